@@ -1,0 +1,210 @@
+"""Targets: naming an adapter, and `default()`, the configured one.
+
+A target is ``module:Name`` or an entry point of the group ``continuum.journals``. Either names a harness
+class, a factory without arguments, or an instance; a journal's own class or instance will do too. The current
+directory is importable.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import importlib.metadata
+import inspect
+import os
+import sys
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from continuum_conformance.contract.journal import OPERATIONS
+
+__all__ = ["GROUP", "JournalHarness", "TargetError", "configuration", "default", "entry_points", "harness_of", "needs_of"]
+
+GROUP = "continuum.journals"
+"""The entry-point group under which packages offer their adapters."""
+
+
+class TargetError(Exception):
+    """A target that cannot be loaded; the message says what was wrong and what to do."""
+
+
+class JournalHarness:
+    """The harness of a bare journal, so that a journal class or instance is a target too.
+
+    Capabilities are the journal's own attribute ``capabilities``, else what its methods show.
+    """
+
+    def __init__(self, make: Any, name: str) -> None:
+        self._make = make
+        self.name = name
+        self.capabilities = set(getattr(make, "capabilities", None) or _shown(make))
+
+    def open(self) -> Any:
+        """The journal itself, or a new one when the target is a class."""
+        return self._make() if inspect.isclass(self._make) else self._make
+
+
+def _shown(journal: Any) -> set[str]:
+    shown = {"opaque_run_ids"}
+    if callable(getattr(journal, "acquire", None)):
+        shown.add("leases")
+    if callable(getattr(journal, "take_snapshot", None)):
+        shown.add("snapshots")
+    return shown
+
+
+def entry_points() -> dict[str, importlib.metadata.EntryPoint]:
+    """The installed adapters by name."""
+    return {point.name: point for point in importlib.metadata.entry_points(group=GROUP)}
+
+
+def _resolve(target: str) -> Any:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    points = entry_points()
+    if ":" not in target:
+        if target in points:
+            try:
+                return points[target].load()
+            except (ImportError, AttributeError) as error:
+                raise TargetError(f"the entry point {target!r} ({points[target].value}) cannot be loaded: {error}") from error
+        known = ", ".join(sorted(points)) or "none are installed"
+        raise TargetError(
+            f"{target!r} is no installed adapter ({known}); for a class in a module write module:Name, as in my_package.testing:MyHarness"
+        )
+    module_name, _, attribute = target.partition(":")
+    if not module_name or not attribute:
+        raise TargetError(f"{target!r} is no target; write module:Name, as in my_package.testing:MyHarness")
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        parts = module_name.split(".")
+        if error.name in {".".join(parts[: n + 1]) for n in range(len(parts))}:
+            raise TargetError(
+                f"there is no module {error.name!r} (looked in the current directory and the installed packages)"
+            ) from error
+        raise TargetError(f"the module {module_name!r} cannot be imported: {error}") from error
+    except Exception as error:  # noqa: BLE001 - a module of the user's may raise anything; all of it is their message
+        raise TargetError(f"the module {module_name!r} cannot be imported: {type(error).__name__}: {error}") from error
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            names = ", ".join(name for name in vars(found) if not name.startswith("_"))[:200]
+            raise TargetError(f"the module {module_name!r} has no {attribute!r}; it has {names or 'nothing public'}") from None
+    return found
+
+
+def _is_journal(thing: Any) -> bool:
+    return all(callable(getattr(thing, name, None)) for name in ("start_run", "append", "load"))
+
+
+def harness_of(target: Any) -> Any:
+    """The harness instance that a target names.
+
+    Args:
+        target: a string, or the harness class, factory, harness, journal class or journal itself.
+
+    Raises:
+        TargetError: when there is nothing of that name, or it is none of these.
+    """
+    found = _resolve(target) if isinstance(target, str) else target
+    label = target if isinstance(target, str) else getattr(found, "__name__", type(found).__name__)
+    if _is_journal(found):
+        return JournalHarness(found, label)
+    if inspect.isclass(found) or (callable(found) and not hasattr(found, "open")):
+        try:
+            made = found()
+        except Exception as error:  # noqa: BLE001 - the user's code; reported as theirs
+            raise TargetError(f"{label} cannot be called without arguments: {type(error).__name__}: {error}") from error
+        if inspect.iscoroutine(made):
+            made.close()
+            raise TargetError(f"{label} is a coroutine function; a factory of a harness is a plain one, while open() may be a coroutine")
+        if _is_journal(made):
+            return JournalHarness(found if inspect.isclass(found) else _Remade(found, made), label)
+        found = made
+    if not callable(getattr(found, "open", None)):
+        raise TargetError(
+            f"{label} is a {type(found).__name__} without open(); a harness is a class with `capabilities` and `open()` that returns a journal"
+        )
+    return found
+
+
+class _Remade:
+    """A factory of journals, as a journal harness wants it."""
+
+    def __new__(cls, factory: Any, first: Any) -> Any:
+        name = getattr(factory, "__name__", "factory")
+        return type(
+            name,
+            (),
+            {
+                "__new__": staticmethod(lambda _cls: factory()),
+                "capabilities": getattr(first, "capabilities", None) or _shown(first),
+                **{operation: getattr(type(first), operation, None) for operation in OPERATIONS},
+            },
+        )
+
+
+def needs_of(harness: Any) -> frozenset[str]:
+    """What a harness asks the kit for: of ``"postgres"`` and ``"directory"`` none, one or both."""
+    needs = getattr(harness, "needs", None) or ()
+    wanted = frozenset([needs] if isinstance(needs, str) else needs)
+    unknown = wanted - {"postgres", "directory"}
+    if unknown:
+        raise TargetError(
+            f"the harness needs {', '.join(sorted(map(repr, unknown)))}, which this kit cannot give; it gives 'postgres' and 'directory'"
+        )
+    return wanted
+
+
+def configuration(start: Path | None = None) -> tuple[Mapping[str, Any], Path | None]:
+    """``[tool.continuum-conformance]`` of the nearest pyproject.toml at or above ``start``, and that file's folder."""
+    for folder in [start or Path.cwd(), *(start or Path.cwd()).parents]:
+        file = folder / "pyproject.toml"
+        if file.is_file():
+            try:
+                tool = tomllib.loads(file.read_text("utf-8")).get("tool", {})
+            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+                raise TargetError(f"{file} cannot be read: {error}") from error
+            table = tool.get("continuum-conformance")
+            return (table, folder) if isinstance(table, dict) else ({}, None)
+    return {}, None
+
+
+def default(target: Any = None, *, dsn: str | None = None, directory: str | os.PathLike[str] | None = None) -> Any:
+    """The configured default adapter, opened.
+
+    The target is the argument, else the environment's ``CONTINUUM_JOURNAL``, else ``journal`` in
+    ``[tool.continuum-conformance]`` of the nearest pyproject.toml, else the in-memory adapter. An adapter that
+    needs a store is given ``dsn`` or ``directory``: the argument, else ``CONTINUUM_DSN`` or
+    ``CONTINUUM_DIRECTORY``, else the keys ``dsn`` and ``directory`` of the same table.
+
+    Returns:
+        An opened journal; the coroutine of one where the harness opens asynchronously.
+
+    Raises:
+        TargetError: when the target cannot be loaded, or its store is not named.
+    """
+    table, folder = configuration()
+    chosen = target or os.environ.get("CONTINUUM_JOURNAL") or table.get("journal") or "in_memory"
+    if folder is not None and str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    harness = copy.copy(harness_of(chosen))
+    needs = needs_of(harness)
+    if "postgres" in needs:
+        harness.dsn = dsn or os.environ.get("CONTINUUM_DSN") or table.get("dsn")
+        if not harness.dsn:
+            raise TargetError(f"{chosen!r} needs a PostgreSQL: set CONTINUUM_DSN to its postgresql:// URI, or pass dsn=")
+    if "directory" in needs:
+        where = directory or os.environ.get("CONTINUUM_DIRECTORY")
+        if not where and table.get("directory") and folder is not None:
+            where = folder / str(table["directory"])
+        if not where:
+            raise TargetError(f"{chosen!r} needs a directory: set CONTINUUM_DIRECTORY to one, or pass directory=")
+        Path(where).mkdir(parents=True, exist_ok=True)
+        harness.directory = os.fspath(where)
+    return harness.open()
