@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from continuum_conformance.contract.errors import InvalidArgument
-from continuum_conformance.contract.records import Instance, Lease, Snapshot
+from continuum_conformance.contract.records import Lease, Snapshot
 from continuum_conformance.contract.terms import MAX_DEPTH, check_durable
 
 __all__ = [
@@ -87,7 +87,9 @@ def check_lease(lease: Any) -> Lease:
     return Lease(run_id, owner, check_integer(getattr(lease, "token", None), "the lease's token"))
 
 
-def check_event(event: object, *, rich: bool = True, max_depth: int = MAX_DEPTH) -> tuple[dict[str, Any], int | None]:
+def check_event(
+    event: object, *, rich: bool = True, max_depth: int = MAX_DEPTH
+) -> tuple[dict[str, Any], int | None]:
     """An event and its explicit seq (APP-3, APP-4, TRM-3).
 
     Returns:

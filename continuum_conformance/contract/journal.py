@@ -50,7 +50,9 @@ class Journal(Protocol):
         Raises ``RunAlreadyExists`` (RUN-2) and ``NotDurable`` (TRM-3).
         """
 
-    def append(self, instance: Instance, run_id: str, event: Mapping[str, Any], lease_token: int | None) -> None:
+    def append(
+        self, instance: Instance, run_id: str, event: Mapping[str, Any], lease_token: int | None
+    ) -> None:
         """Append one event; its ``"seq"``, when given, must be the next one (APP-1, APP-2).
 
         Raises ``RunNotFound``, ``RunNotActive``, ``LeaseMismatch``, ``SequenceConflict``, ``NotDurable``.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
+from enum import StrEnum
 from typing import Any, TypeAlias
 
 __all__ = ["Event", "Instance", "Lease", "Run", "RunState", "Snapshot", "Term"]
@@ -22,7 +22,7 @@ Event: TypeAlias = dict[str, Any]
 """One entry of a history: a non-empty string under ``"type"``, an integer under ``"seq"``, any other string keys."""
 
 
-class RunState(str, Enum):
+class RunState(StrEnum):
     """The state of a run. A str enum: ``RunState.RUNNING == "running"``."""
 
     RUNNING = "running"
@@ -34,9 +34,6 @@ class RunState(str, Enum):
     def terminal(self) -> bool:
         """Whether a run in this state is final (FIN-3)."""
         return self in (RunState.COMPLETED, RunState.FAILED)
-
-    def __str__(self) -> str:
-        return self.value
 
 
 @dataclass(frozen=True, slots=True)

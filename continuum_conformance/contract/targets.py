@@ -14,13 +14,20 @@ import inspect
 import os
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from continuum_conformance.contract.journal import OPERATIONS
-
-__all__ = ["GROUP", "JournalHarness", "TargetError", "configuration", "default", "entry_points", "harness_of", "needs_of"]
+__all__ = [
+    "GROUP",
+    "JournalHarness",
+    "TargetError",
+    "configuration",
+    "default",
+    "entry_points",
+    "harness_of",
+    "needs_of",
+]
 
 GROUP = "continuum.journals"
 """The entry-point group under which packages offer their adapters."""
@@ -36,14 +43,14 @@ class JournalHarness:
     Capabilities are the journal's own attribute ``capabilities``, else what its methods show.
     """
 
-    def __init__(self, make: Any, name: str) -> None:
+    def __init__(self, make: Callable[[], Any], sample: Any, name: str) -> None:
         self._make = make
         self.name = name
-        self.capabilities = set(getattr(make, "capabilities", None) or _shown(make))
+        self.capabilities = set(getattr(sample, "capabilities", None) or _shown(sample))
 
     def open(self) -> Any:
-        """The journal itself, or a new one when the target is a class."""
-        return self._make() if inspect.isclass(self._make) else self._make
+        """The journal itself where the target is one, else a new one."""
+        return self._make()
 
 
 def _shown(journal: Any) -> set[str]:
@@ -70,7 +77,9 @@ def _resolve(target: str) -> Any:
             try:
                 return points[target].load()
             except (ImportError, AttributeError) as error:
-                raise TargetError(f"the entry point {target!r} ({points[target].value}) cannot be loaded: {error}") from error
+                raise TargetError(
+                    f"the entry point {target!r} ({points[target].value}) cannot be loaded: {error}"
+                ) from error
         known = ", ".join(sorted(points)) or "none are installed"
         raise TargetError(
             f"{target!r} is no installed adapter ({known}); for a class in a module write module:Name, as in my_package.testing:MyHarness"
@@ -87,14 +96,18 @@ def _resolve(target: str) -> Any:
                 f"there is no module {error.name!r} (looked in the current directory and the installed packages)"
             ) from error
         raise TargetError(f"the module {module_name!r} cannot be imported: {error}") from error
-    except Exception as error:  # noqa: BLE001 - a module of the user's may raise anything; all of it is their message
-        raise TargetError(f"the module {module_name!r} cannot be imported: {type(error).__name__}: {error}") from error
+    except Exception as error:
+        raise TargetError(
+            f"the module {module_name!r} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
     for part in attribute.split("."):
         try:
             found = getattr(found, part)
         except AttributeError:
             names = ", ".join(name for name in vars(found) if not name.startswith("_"))[:200]
-            raise TargetError(f"the module {module_name!r} has no {attribute!r}; it has {names or 'nothing public'}") from None
+            raise TargetError(
+                f"the module {module_name!r} has no {attribute!r}; it has {names or 'nothing public'}"
+            ) from None
     return found
 
 
@@ -114,39 +127,27 @@ def harness_of(target: Any) -> Any:
     found = _resolve(target) if isinstance(target, str) else target
     label = target if isinstance(target, str) else getattr(found, "__name__", type(found).__name__)
     if _is_journal(found):
-        return JournalHarness(found, label)
+        return JournalHarness(found if inspect.isclass(found) else lambda: found, found, label)
     if inspect.isclass(found) or (callable(found) and not hasattr(found, "open")):
         try:
             made = found()
-        except Exception as error:  # noqa: BLE001 - the user's code; reported as theirs
-            raise TargetError(f"{label} cannot be called without arguments: {type(error).__name__}: {error}") from error
+        except Exception as error:
+            raise TargetError(
+                f"{label} cannot be called without arguments: {type(error).__name__}: {error}"
+            ) from error
         if inspect.iscoroutine(made):
             made.close()
-            raise TargetError(f"{label} is a coroutine function; a factory of a harness is a plain one, while open() may be a coroutine")
+            raise TargetError(
+                f"{label} is a coroutine function; a factory of a harness is a plain one, while open() may be a coroutine"
+            )
         if _is_journal(made):
-            return JournalHarness(found if inspect.isclass(found) else _Remade(found, made), label)
+            return JournalHarness(found, made, label)
         found = made
     if not callable(getattr(found, "open", None)):
         raise TargetError(
             f"{label} is a {type(found).__name__} without open(); a harness is a class with `capabilities` and `open()` that returns a journal"
         )
     return found
-
-
-class _Remade:
-    """A factory of journals, as a journal harness wants it."""
-
-    def __new__(cls, factory: Any, first: Any) -> Any:
-        name = getattr(factory, "__name__", "factory")
-        return type(
-            name,
-            (),
-            {
-                "__new__": staticmethod(lambda _cls: factory()),
-                "capabilities": getattr(first, "capabilities", None) or _shown(first),
-                **{operation: getattr(type(first), operation, None) for operation in OPERATIONS},
-            },
-        )
 
 
 def needs_of(harness: Any) -> frozenset[str]:
@@ -175,7 +176,9 @@ def configuration(start: Path | None = None) -> tuple[Mapping[str, Any], Path | 
     return {}, None
 
 
-def default(target: Any = None, *, dsn: str | None = None, directory: str | os.PathLike[str] | None = None) -> Any:
+def default(
+    target: Any = None, *, dsn: str | None = None, directory: str | os.PathLike[str] | None = None
+) -> Any:
     """The configured default adapter, opened.
 
     The target is the argument, else the environment's ``CONTINUUM_JOURNAL``, else ``journal`` in
@@ -198,13 +201,17 @@ def default(target: Any = None, *, dsn: str | None = None, directory: str | os.P
     if "postgres" in needs:
         harness.dsn = dsn or os.environ.get("CONTINUUM_DSN") or table.get("dsn")
         if not harness.dsn:
-            raise TargetError(f"{chosen!r} needs a PostgreSQL: set CONTINUUM_DSN to its postgresql:// URI, or pass dsn=")
+            raise TargetError(
+                f"{chosen!r} needs a PostgreSQL: set CONTINUUM_DSN to its postgresql:// URI, or pass dsn="
+            )
     if "directory" in needs:
         where = directory or os.environ.get("CONTINUUM_DIRECTORY")
         if not where and table.get("directory") and folder is not None:
             where = folder / str(table["directory"])
         if not where:
-            raise TargetError(f"{chosen!r} needs a directory: set CONTINUUM_DIRECTORY to one, or pass directory=")
+            raise TargetError(
+                f"{chosen!r} needs a directory: set CONTINUUM_DIRECTORY to one, or pass directory="
+            )
         Path(where).mkdir(parents=True, exist_ok=True)
         harness.directory = os.fspath(where)
     return harness.open()

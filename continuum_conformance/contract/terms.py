@@ -43,8 +43,8 @@ def _render(root: str, path: _Path) -> str:
 
 def _segment(key: object) -> str:
     if type(key) is str:
-        return f".{key}" if key.isidentifier() else f"[{ascii(key)}]"
-    return f"[{ascii(key)}]"
+        return f".{key}" if key.isidentifier() else f"[{key!a}]"
+    return f"[{key!a}]"
 
 
 def _scalar_text(text: str) -> bool:
@@ -84,7 +84,7 @@ def check_durable(
     while stack:
         value, path = stack.pop()
         if value is leave:
-            open_containers.discard(path)  # type: ignore[arg-type]  # the identity, stored in the path's place
+            open_containers.discard(path)  # the identity stands in the place of the path
             continue
         nodes += 1
         if nodes > max_nodes:
@@ -174,7 +174,9 @@ def canonical(term: Term, *, ordered: bool = False) -> bytes:
         elif cls is frozenset:
             tag, children = b"F", value
         else:
-            results.append(_framed(b"?", f"{cls.__module__}.{cls.__qualname__}@{id(value)}".encode("utf-8", "replace")))
+            results.append(
+                _framed(b"?", f"{cls.__module__}.{cls.__qualname__}@{id(value)}".encode("utf-8", "replace"))
+            )
             continue
         if id(value) in open_containers:
             results.append(b"(cycle)")
@@ -190,7 +192,7 @@ def _framed(tag: bytes, content: bytes) -> bytes:
     return b"%b%d:%b" % (tag, len(content), content)
 
 
-def _leaf(value: Any) -> bytes | None:  # noqa: PLR0911
+def _leaf(value: Any) -> bytes | None:
     cls = type(value)
     if value is None:
         return b"N"
@@ -242,7 +244,9 @@ def difference(expected: Term, actual: Term, where: str = "") -> str | None:
         cls = type(expected)
         at = f" at {where}" if where else ""
         if cls is not type(actual):
-            return f"{_short(expected)} ({cls.__name__}) became {_short(actual)} ({type(actual).__name__}){at}"
+            return (
+                f"{_short(expected)} ({cls.__name__}) became {_short(actual)} ({type(actual).__name__}){at}"
+            )
         if cls in (list, tuple):
             if len(expected) != len(actual):
                 return f"{len(expected)} items became {len(actual)}{at}: {_short(expected)} became {_short(actual)}"

@@ -1,1 +1,16 @@
+"""Getting a PostgreSQL: a given server, an embedded one, one from local programs, or a container.
 
+    with provide() as server:
+        print(server.description)
+        adapter = connect(server.dsn)
+
+The file to start with is `choose.py`. `server.py` says what every server can do; `given.py`,
+`private_server.py` and `container.py` are the three kinds. `keeper.py` and `caretaker.py` are processes of
+their own that clean up behind us, and `lifeline.py` is our end of the line to them.
+"""
+
+from .choose import CHOICES, provide
+from .dsn import mask
+from .server import PostgresServer, PostgresUnavailable
+
+__all__ = ["CHOICES", "PostgresServer", "PostgresUnavailable", "mask", "provide"]

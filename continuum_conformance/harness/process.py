@@ -1,0 +1,143 @@
+"""A second process over the same store: what DUR needs, and what a killed client is.
+
+The other end is ``harness/child.py``. Requests and replies are JSON lines in the kit's own encoding on private
+pipes, so that what the adapter prints disturbs nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import pickle
+import select
+import subprocess
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from continuum_conformance.harness.subject import HarnessError, Subject
+from continuum_conformance.model import Operation, Outcome
+from continuum_conformance.model.tagged import decode_outcome, encode_operation
+
+__all__ = ["SecondProcess"]
+
+
+def _recipe(subject: Subject) -> dict[str, Any]:
+    """How to get the same harness in another process: pickled, else by its class's or target's name."""
+    recipe: dict[str, Any] = {
+        "dsn": subject.dsn,
+        "directory": subject.directory,
+        "limit": subject.limit,
+        "path": [entry for entry in sys.path if entry],
+    }
+    try:
+        recipe["pickle"] = base64.b64encode(pickle.dumps(subject.harness)).decode()
+    except Exception:  # noqa: BLE001 - whatever a foreign object raises when it is pickled: then by name
+        cls = type(subject.harness)
+        recipe["target"] = subject.target or f"{cls.__module__}:{cls.__qualname__}"
+    return recipe
+
+
+class SecondProcess:
+    """A worker in a process of its own, with one handle on the subject's store.
+
+    Raises:
+        HarnessError: when the process cannot load or open the harness.
+    """
+
+    def __init__(self, subject: Subject) -> None:
+        self._limit = subject.limit
+        theirs, ours_out = os.pipe()
+        ours_in, answers = os.pipe()
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "continuum_conformance.harness.child", str(theirs), str(answers)],
+            pass_fds=(theirs, answers),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=environment,
+        )
+        os.close(theirs)
+        os.close(answers)
+        self._out = os.fdopen(ours_out, "wb", buffering=0)
+        self._in = ours_in
+        self._buffer = b""
+        try:
+            opened = self._ask(_recipe(subject), self._limit * 4)
+            if "failed" in opened:
+                raise HarnessError(f"in a second process, {opened['failed']}", opened.get("detail", ""))
+        except BaseException:
+            self.kill()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    def call(self, operation: Operation) -> Outcome:
+        """Carry out an operation there. Raises `HarnessError` when the process is gone."""
+        return decode_outcome(self._ask({"call": encode_operation(operation)}, self._limit * 2))
+
+    def _ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
+        try:
+            self._out.write(json.dumps(request).encode() + b"\n")
+        except BrokenPipeError:
+            raise HarnessError(f"the second process has gone: {self._last_words()}") from None
+        deadline = time.monotonic() + seconds
+        while b"\n" not in self._buffer:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([self._in], [], [], left)[0]:
+                raise HarnessError(f"the second process gave no answer within {seconds:g} s")
+            chunk = os.read(self._in, 1 << 20)
+            if not chunk:
+                raise HarnessError(f"the second process has gone: {self._last_words()}")
+            self._buffer += chunk
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _last_words(self) -> str:
+        try:
+            _, errors = self._process.communicate(timeout=5)
+        except subprocess.TimeoutExpired:
+            return "(it still runs)"
+        tail = errors.decode("utf-8", "replace").strip().splitlines()[-6:]
+        return f"exit code {self._process.returncode}: {' / '.join(tail) or 'it said nothing'}"
+
+    def close(self) -> None:
+        """Close the handle there, cleanly, and end the process."""
+        if self._process.poll() is None:
+            self._ask({"close": True}, self._limit * 2)
+        self._finish()
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._finish()
+
+    def _finish(self) -> None:
+        self._out.close()
+        try:
+            self._process.wait(self._limit)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stderr is not None:
+            self._process.stderr.close()
+        if self._in >= 0:
+            os.close(self._in)
+            self._in = -1
+
+    def __enter__(self) -> SecondProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._in >= 0:
+            self.kill()

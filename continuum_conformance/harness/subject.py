@@ -1,0 +1,307 @@
+"""The adapter under test: its harness, the store that it was given, and the handles that are open.
+
+Everything that touches the author's code goes through here, so that whatever that code does – raise nonsense,
+return garbage, print, exit, hang – becomes an `Outcome` or a `HarnessError`, never a crash of the kit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+import traceback
+from collections.abc import Callable, Collection
+from typing import Any
+
+from continuum_conformance.contract.capabilities import CAPABILITIES, EXTENSIONS
+from continuum_conformance.contract.errors import JournalError
+from continuum_conformance.contract.targets import TargetError, harness_of, needs_of
+from continuum_conformance.harness.threads import CallThread, Hung, LoopThread
+from continuum_conformance.model import Garbage, Kind, Operation, Outcome, normalise
+
+__all__ = ["CALL_LIMIT", "Handle", "HarnessError", "Subject"]
+
+CALL_LIMIT = 10.0
+"""Seconds within which a call must come back; longer is a hang, which is a finding."""
+
+
+class HarnessError(Exception):
+    """The author's ``open``, ``close`` or ``translate`` failed; the message says how, ``detail`` where."""
+
+    def __init__(self, message: str, detail: str = "") -> None:
+        super().__init__(message)
+        self.detail = detail
+
+
+def declared(harness: Any) -> frozenset[str]:
+    """The capabilities that a harness declares.
+
+    Raises:
+        TargetError: when there are none, or one that the contract does not know.
+    """
+    given = getattr(harness, "capabilities", None)
+    if given is None:
+        raise TargetError(
+            f"{type(harness).__name__} has no `capabilities`; declare a set of strings, of {', '.join(CAPABILITIES)} (it may be empty)"
+        )
+    if isinstance(given, str) or not isinstance(given, Collection):
+        raise TargetError(f"`capabilities` must be a set of strings, not {given!r}")
+    unknown = [str(name) for name in given if name not in CAPABILITIES and name not in EXTENSIONS]
+    if unknown:
+        raise TargetError(
+            f"unknown capability {', '.join(map(repr, sorted(unknown)))}; the contract has {', '.join((*CAPABILITIES, *EXTENSIONS))}"
+        )
+    return frozenset(given)
+
+
+class Handle:
+    """One opened journal, and the thread or loop on which it is called."""
+
+    def __init__(
+        self, subject: Subject, harness: Any, journal: Any, worker: str, runner: CallThread | LoopThread
+    ) -> None:
+        self._subject = subject
+        self._harness = harness
+        self._runner = runner
+        self.journal = journal
+        self.worker = worker
+        self.broken = False
+
+    def call(
+        self, operation: Operation, *, limit: float | None = None, then: Callable[[], None] | None = None
+    ) -> Outcome:
+        """Carry out an operation and tell what came of it. Never raises.
+
+        Args:
+            operation: what to do; its arguments are passed by position.
+            limit: seconds, instead of the subject's.
+            then: called after the call's first step: on return in the sync form, at the first suspension in
+                the async form (TRM-4).
+        """
+        method = getattr(self.journal, operation.name, None)
+        if method is None:
+            return Outcome(
+                Kind.ERROR, error="NotImplementedError", message=f"the journal has no {operation.name}"
+            )
+        seconds = limit if limit is not None else self._subject.limit
+        arguments = operation.positional()
+        try:
+            if isinstance(self._runner, LoopThread):
+                value = self._runner.run(lambda: _awaited(method(*arguments)), seconds, then=then)
+            else:
+                value = self._runner.run(lambda: method(*arguments), seconds)
+                if then is not None:
+                    then()
+        except Hung as hung:
+            self.broken = True
+            return Outcome(Kind.HANG, error="hang", message=str(hung), unknown=True, detail=hung.stack)
+        except BaseException as error:  # noqa: BLE001 - the adapter's code: all that it raises is its answer
+            return self._outcome_of(error)
+        if inspect.iscoroutine(value):
+            value.close()
+            return Outcome(
+                Kind.GARBAGE,
+                message=f"{operation.name} returned a coroutine, but append is no coroutine function",
+            )
+        return outcome_of_value(operation.name, value)
+
+    def _outcome_of(self, error: BaseException) -> Outcome:
+        detail = _trace(error)
+        if isinstance(error, NotImplementedError):
+            return Outcome(Kind.ERROR, error="NotImplementedError", message=str(error), detail=detail)
+        if isinstance(error, JournalError):
+            return Outcome.raised(error, detail)
+        translate = getattr(self._harness, "translate", None)
+        if callable(translate):
+            try:
+                translated = translate(error)
+            except Exception as wrong:  # noqa: BLE001 - the author's code
+                return Outcome(
+                    Kind.RAW,
+                    error=type(error).__name__,
+                    message=f"{error} (and translate() raised {type(wrong).__name__}: {wrong})",
+                    detail=detail,
+                )
+            if isinstance(translated, JournalError):
+                return Outcome.raised(translated, detail)
+        return Outcome.raised(error, detail)
+
+    def close(self) -> None:
+        """Close through the harness, when it has a ``close``. Raises `HarnessError`."""
+        self._subject.close(self)
+
+
+def outcome_of_value(name: str, value: Any) -> Outcome:
+    """The outcome of a call that answered, with garbage told from an answer."""
+    try:
+        answer, remark = normalise(name, value)
+    except Garbage as garbage:
+        return Outcome(Kind.GARBAGE, message=str(garbage))
+    except Exception as error:  # noqa: BLE001 - a foreign record's attributes may be properties that raise
+        return Outcome(
+            Kind.GARBAGE,
+            message=f"the answer cannot be read: {type(error).__name__}: {error}",
+            detail=_trace(error),
+        )
+    return Outcome.of(answer, remark)
+
+
+async def _awaited(value: Any) -> Any:
+    return await value if inspect.isawaitable(value) else value
+
+
+def _trace(error: BaseException) -> str:
+    try:
+        frames = traceback.extract_tb(error.__traceback__)
+        kept = [
+            frame
+            for frame in frames
+            if "continuum_conformance/harness" not in frame.filename.replace("\\", "/")
+        ]
+        lines = traceback.format_list(kept[-12:]) + traceback.format_exception_only(error)
+        return "".join(lines)
+    except Exception as wrong:  # noqa: BLE001 - a foreign exception may not even print
+        return f"{type(error).__name__} (its traceback cannot be shown: {type(wrong).__name__})"
+
+
+class Subject:
+    """An adapter under test.
+
+    Args:
+        target: a target string, harness class, factory, harness or journal (see ``contract.targets``).
+        dsn: given to a harness that needs ``"postgres"``.
+        directory: given to a harness that needs ``"directory"``.
+        limit: seconds within which a call must come back.
+        without: capabilities that are withdrawn for this run.
+
+    Raises:
+        TargetError: when the target cannot be loaded or declares what the contract does not know.
+    """
+
+    def __init__(
+        self,
+        target: Any,
+        *,
+        dsn: str | None = None,
+        directory: str | None = None,
+        limit: float = CALL_LIMIT,
+        without: Collection[str] = (),
+    ) -> None:
+        self.target = target if isinstance(target, str) else None
+        self.harness = harness_of(target)
+        self.needs = needs_of(self.harness)
+        self.declared = declared(self.harness)
+        self.withdrawn = frozenset(without) & self.declared
+        self.capabilities = self.declared - frozenset(without)
+        self.dsn, self.directory, self.limit = dsn, directory, limit
+        self._loop: LoopThread | None = None
+        self._uses: dict[int, tuple[Any, int]] = {}
+        self.remarks: list[str] = []
+
+    @property
+    def name(self) -> str:
+        """The adapter's name: the harness's own ``name``, else its class."""
+        return str(getattr(self.harness, "name", None) or type(self.harness).__name__)
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the journals opened so far are async."""
+        return self._loop is not None
+
+    def open(self, worker: str) -> Handle:
+        """Open one more handle over the same store.
+
+        Raises:
+            HarnessError: when the author's ``open`` raises, hangs, or returns no journal.
+        """
+        harness = self.harness
+        if "postgres" in self.needs:
+            harness = copy.copy(harness)
+            harness.dsn = self.dsn
+        if "directory" in self.needs:
+            harness.directory = self.directory
+        if self._loop is not None and not self._loop.alive(self.limit):
+            self._loop = LoopThread()  # a call that hung blocks the old one
+        if self._loop is None and inspect.iscoroutinefunction(harness.open):
+            self._loop = LoopThread()
+        if self._loop is None:
+            thread = CallThread(f"journal-{worker}")
+            try:
+                journal = self._guard("open()", lambda: thread.run(harness.open, self.limit * 3))
+            except HarnessError as error:
+                if "event loop" not in str(error):
+                    raise
+                journal = None
+            if journal is not None and not _is_async(journal):
+                return self._adopt(harness, journal, worker, thread)
+            # An async journal must be opened on the loop on which it will be called.
+            if journal is not None:
+                self._forget(harness, journal, thread)
+            thread.stop()
+            self._loop = LoopThread()
+        loop = self._loop
+        journal = self._guard("open()", lambda: loop.run(lambda: _opened(harness), self.limit * 3))
+        if not _is_async(journal) and callable(getattr(journal, "append", None)):
+            raise HarnessError(
+                "open() is a coroutine, but the journal's append is a plain function; make both async or neither"
+            )
+        return self._adopt(harness, journal, worker, loop)
+
+    def _adopt(self, harness: Any, journal: Any, worker: str, runner: CallThread | LoopThread) -> Handle:
+        missing = [
+            n for n in ("start_run", "append", "load", "get_run") if not callable(getattr(journal, n, None))
+        ]
+        if missing:
+            raise HarnessError(
+                f"open() returned {journal!r:.80}, which is no journal: it has no {', '.join(missing)}"
+            )
+        _, uses = self._uses.get(id(journal), (journal, 0))
+        self._uses[id(journal)] = (journal, uses + 1)
+        return Handle(self, harness, journal, worker, runner)
+
+    def _forget(self, harness: Any, journal: Any, thread: CallThread) -> None:
+        close = getattr(harness, "close", None)
+        if callable(close) and not inspect.iscoroutinefunction(close):
+            # What was opened off the loop only to find out that it is async; how it closes there is undefined.
+            with contextlib.suppress(Exception):
+                thread.run(lambda: close(journal), self.limit)
+
+    def _guard(self, what: str, act: Callable[[], Any]) -> Any:
+        try:
+            return act()
+        except Hung as hung:
+            raise HarnessError(f"{what} did not come back: {hung}", hung.stack) from None
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            raise HarnessError(f"{what} raised {type(error).__name__}: {error}", _trace(error)) from error
+
+    def close(self, handle: Handle) -> None:
+        """Close a handle after its last use; a journal that was returned twice is closed once."""
+        journal, uses = self._uses.pop(id(handle.journal), (handle.journal, 1))
+        runner = handle._runner
+        if uses > 1:
+            self._uses[id(journal)] = (journal, uses - 1)
+        else:
+            close = getattr(handle._harness, "close", None)
+            if callable(close) and not handle.broken:
+                if isinstance(runner, LoopThread):
+                    self._guard("close()", lambda: runner.run(lambda: _awaited(close(journal)), self.limit))
+                else:
+                    self._guard("close()", lambda: runner.run(lambda: close(journal), self.limit))
+        if isinstance(runner, CallThread):
+            runner.stop()
+
+    def shutdown(self) -> None:
+        """End the event loop, if there is one. Handles must be closed before."""
+        if self._loop is not None:
+            self._loop.stop()
+            self._loop = None
+
+
+async def _opened(harness: Any) -> Any:
+    return await _awaited(harness.open())
+
+
+def _is_async(journal: Any) -> bool:
+    return inspect.iscoroutinefunction(getattr(journal, "append", None))

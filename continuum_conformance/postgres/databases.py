@@ -1,0 +1,89 @@
+"""Databases of the kit's own on a server: creating them and dropping them again."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from typing import TYPE_CHECKING, LiteralString
+
+from .dsn import mask
+from .optional import require
+from .server import PostgresUnavailable
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+    from psycopg.rows import TupleRow
+
+CONNECT_SECONDS = 10
+"""How long the kit's own connections wait for the server."""
+
+
+def new_family() -> str:
+    """Return a name that the databases of one run begin with, and no one else's do."""
+    return f"continuum_{secrets.token_hex(5)}"
+
+
+def connect(dsn: str, shown: str = "") -> Connection[TupleRow]:
+    """Open a connection in autocommit mode. Raises `PostgresUnavailable` that names `shown`, or else the DSN."""
+    require("psycopg", "postgres")
+    import psycopg
+
+    try:
+        return psycopg.connect(
+            dsn, autocommit=True, connect_timeout=CONNECT_SECONDS, application_name="continuum"
+        )
+    except psycopg.Error as error:
+        raise PostgresUnavailable(f"no connection to {mask(shown or dsn)}: {mask(str(error)).strip()}") from None
+
+
+class Databases:
+    """The databases that the kit created on one server; `maintenance` is a DSN of another database there."""
+
+    def __init__(self, maintenance: str, family: str) -> None:
+        self._maintenance = maintenance
+        self._family = family
+        self._lock = threading.Lock()
+        self._count = 0
+
+    def create(self) -> str:
+        """Create an empty database and return its name.
+
+        It is UTF8, from template0, with the server's own collation where that allows UTF8, else with C.
+        Raises `PostgresUnavailable`; its cause is psycopg's error when the server refused.
+        """
+        with self._lock:
+            self._count += 1
+            name = self._family if self._count == 1 else f"{self._family}_{self._count}"
+        with connect(self._maintenance) as connection:
+            from psycopg import Error, errors, sql
+
+            def create(ending: LiteralString) -> None:
+                statement = sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8'" + ending)
+                connection.execute(statement.format(sql.Identifier(name)))
+
+            try:
+                try:
+                    create("")
+                except errors.InvalidParameterValue:  # the server's locale has another encoding
+                    create(" LOCALE 'C'")
+            except Error as error:
+                raise PostgresUnavailable(
+                    f"cannot create a database on {mask(self._maintenance)}: {str(error).strip()}"
+                ) from error
+        return name
+
+    def drop_all(self) -> None:
+        """Drop every database of this family, with the sessions that still use it. Raises `PostgresUnavailable`."""
+        with connect(self._maintenance) as connection:
+            from psycopg import Error, sql
+
+            query = "SELECT datname FROM pg_database WHERE starts_with(datname::text, %s)"
+            try:
+                for (name,) in connection.execute(query, (self._family,)).fetchall():
+                    connection.execute(
+                        sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+                    )
+            except Error as error:
+                raise PostgresUnavailable(
+                    f"cannot drop the databases {self._family}* on {mask(self._maintenance)}: {str(error).strip()}"
+                ) from error

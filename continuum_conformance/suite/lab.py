@@ -1,0 +1,412 @@
+"""The lab: where a test of the suite carries out operations, and the model judges every one of them.
+
+A test is a scenario. It arranges a situation, acts, and looks; it states no expectations of its own unless the
+model cannot. Each call goes through `Lab.do`, which asks the adapter, records the step, and lets the model say
+whether the outcome is possible. What is impossible raises `Violation`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from continuum_conformance.contract.errors import NotDurable
+from continuum_conformance.contract.journal import OPERATIONS
+from continuum_conformance.contract.records import Instance, Lease, RunState, Snapshot
+from continuum_conformance.contract.terms import check_durable, copy_term, difference
+from continuum_conformance.harness import Handle, Subject
+from continuum_conformance.model import (
+    EMPTY,
+    Impossible,
+    Kind,
+    Operation,
+    Outcome,
+    RunModel,
+    Specification,
+    World,
+)
+from continuum_conformance.suite.attribution import attribute
+from continuum_conformance.suite.violation import Step, Violation
+
+__all__ = ["HOUR", "Lab", "RunUnderTest", "Session"]
+
+HOUR = 3600.0
+"""A ttl that does not run out within a test."""
+
+WORKERS = ("A", "B")
+"""The handles that a test has: two of one store."""
+
+
+class Session:
+    """An adapter under test, its open handles, and what was counted; shared by all tests of one check."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+        self.capabilities = subject.capabilities
+        self.specification = Specification(subject.capabilities)
+        self.statistics: Counter[str] = Counter()
+        self.remarks: Counter[str] = Counter()
+        self.hangs = 0
+        self.single_handle = False
+        self._handles: dict[str, Handle] = {}
+        self._salt = os.urandom(3).hex()
+        self._numbers = itertools.count(1)
+
+    def handle(self, worker: str) -> Handle:
+        """The worker's handle, opened at its first use, and anew after one that hung. Raises `HarnessError`."""
+        if self.single_handle:
+            worker = "A"
+        found = self._handles.get(worker)
+        if found is None or found.broken:
+            self._handles[worker] = found = self.subject.open(worker)
+        return found
+
+    def reopen(self, worker: str) -> Handle:
+        """Close the worker's handle and open another. Raises `HarnessError`."""
+        self.close(worker)
+        return self.handle(worker)
+
+    def close(self, worker: str) -> None:
+        """Close one handle, if it is open. Raises `HarnessError`."""
+        found = self._handles.pop(worker, None)
+        if found is not None:
+            found.close()
+
+    def close_all(self) -> None:
+        """Close every handle, and the loop. Raises `HarnessError` when the author's ``close`` fails."""
+        try:
+            for worker in list(self._handles):
+                self.close(worker)
+        finally:
+            self.subject.shutdown()
+
+    def fresh_salt(self) -> str:
+        """A short text that no name of this session has had."""
+        return f"{self._salt}{next(self._numbers):x}"
+
+
+class Lab:
+    """One example of one test: fresh names, a model of the store, and the record of what was done."""
+
+    def __init__(self, session: Session, clauses: tuple[str, ...] = (), test: str = "") -> None:
+        self.session = session
+        self.capabilities = session.capabilities
+        self.clauses = clauses
+        self.test = test
+        self.world: World = EMPTY
+        self.steps: list[Step] = []
+        self.advice: dict[str, str] = {}
+        self.salt = session.fresh_salt()
+        self.instance = Instance(f"shop-{self.salt}")
+        self._arranging = False
+        self._runs = itertools.count(1)
+        self._instances = itertools.count(2)
+
+    # -- names --
+
+    def fresh_instance(self) -> Instance:
+        """One more instance that nobody has used."""
+        return Instance(f"shop{next(self._instances)}-{self.salt}")
+
+    def fresh_run_id(self) -> str:
+        """A legal run id that nobody has used: canonical UUID text where the adapter asks for that."""
+        number = next(self._runs)
+        if "opaque_run_ids" in self.capabilities:
+            return f"run{number}-{self.salt}"
+        return str(UUID(int=int(self.salt, 16) << 80 | number, version=4))
+
+    def run(self, run_id: str | None = None, instance: Instance | None = None) -> RunUnderTest:
+        """A run that is not started yet."""
+        return RunUnderTest(self, instance or self.instance, run_id or self.fresh_run_id())
+
+    def started(
+        self,
+        *,
+        events: int = 0,
+        state: RunState = RunState.RUNNING,
+        lease: str | None = None,
+        instance: Instance | None = None,
+        run_id: str | None = None,
+    ) -> RunUnderTest:
+        """A run in the given situation, arranged.
+
+        Args:
+            events: how many events it has.
+            state: its state; it is finished under its lease where it has one.
+            lease: None, ``"live"``, ``"expired"`` or ``"released"``.
+            instance: another instance than the lab's own.
+            run_id: a given id.
+        """
+        run = self.run(run_id, instance)
+        with self.arranging():
+            run.start()
+            if lease is not None:
+                run.acquire(ttl=0 if lease == "expired" else HOUR)
+                if lease == "released":
+                    run.release()
+            for _ in range(events):
+                run.append(token=run.token)
+            if state is RunState.SUSPENDED:
+                run.suspend(run.token)
+            elif state is RunState.COMPLETED:
+                run.complete({"ok": True}, run.token)
+            elif state is RunState.FAILED:
+                run.fail({"why": "declined"}, run.token)
+        return run
+
+    @contextmanager
+    def arranging(self) -> Iterator[None]:
+        """Calls within are set-up: when one goes wrong, the test's own clause was not tried yet."""
+        was, self._arranging = self._arranging, True
+        try:
+            yield
+        finally:
+            self._arranging = was
+
+    # -- acting --
+
+    def do(
+        self,
+        name: str,
+        *,
+        on: str = "A",
+        note: str = "",
+        then: Callable[[], None] | None = None,
+        limit: float | None = None,
+        **arguments: Any,
+    ) -> Outcome:
+        """Carry out an operation and have the model judge its outcome.
+
+        Args:
+            name: the operation.
+            on: the handle.
+            note: what happens beside the call, for the reader.
+            then: called after the call's first step (see ``Handle.call``).
+            limit: seconds, instead of the subject's.
+            arguments: the operation's arguments by name, without the instance where it is the lab's.
+
+        Raises:
+            Violation: when the outcome is impossible.
+        """
+        arguments.setdefault("instance", self.instance)
+        ordered = {key: arguments[key] for key in OPERATIONS[name]}
+        worker = "A" if self.session.single_handle else on
+        told = Operation(name, {key: _kept(value) for key, value in ordered.items()}, worker)
+        outcome = self.session.handle(worker).call(Operation(name, ordered, worker), limit=limit, then=then)
+        self.session.statistics["operations"] += 1
+        if outcome.remark:
+            self.session.remarks[outcome.remark] += 1
+        step = Step(told, _kept_outcome(outcome), self._arranging, note)
+        verdict = self.session.specification.step(self.world, told, step.outcome)
+        if isinstance(verdict, Impossible):
+            clauses = attribute(verdict, step, self.steps)
+            self.steps.append(replace(step, due=verdict.expected))
+            raise self._violation(clauses, verdict.message, outcome)
+        if outcome.kind is Kind.ERROR:
+            self._advise(told, outcome)
+        self.world = verdict
+        self.steps.append(step)
+        return outcome
+
+    def _advise(self, operation: Operation, outcome: Outcome) -> None:
+        unwise = self.session.specification.expect(self.world, operation).unwise
+        if str(outcome.error) in unwise:
+            self.advice[unwise[str(outcome.error)]] = f"{operation.name} raised {outcome.error}"
+
+    def _violation(self, cited: tuple[str, ...], message: str, outcome: Outcome | None) -> Violation:
+        clauses = cited
+        if not self._arranging and self.clauses and not set(cited) & set(self.clauses):
+            clauses = (self.clauses[0], *cited)
+        elif not self._arranging and self.clauses:
+            clauses = (*(c for c in self.clauses if c in cited), *(c for c in cited if c not in self.clauses))
+        hang = outcome is not None and outcome.kind is Kind.HANG
+        return Violation(
+            clauses,
+            message,
+            tuple(self.steps),
+            arranging=self._arranging,
+            detail=outcome.detail
+            if outcome is not None and outcome.kind in (Kind.RAW, Kind.HANG, Kind.GARBAGE)
+            else "",
+            hang=hang,
+            salt=self.salt,
+            test=self.test,
+        )
+
+    def fail(self, message: str, *clauses: str) -> None:
+        """Report what the model cannot see. Raises `Violation`; clauses default to the test's first."""
+        if self.steps:
+            self.steps[-1] = replace(self.steps[-1], due=self.steps[-1].due or "see above")
+        raise self._violation(clauses or self.clauses[:1], message, None)
+
+    def note(self, text: str) -> None:
+        """Say beside the last call what the caller did then."""
+        self.steps[-1] = replace(self.steps[-1], note=text)
+
+    def count(self, situation: str) -> None:
+        """Count that a situation was reached; the report shows the counts."""
+        self.session.statistics[situation] += 1
+
+    # -- looking --
+
+    def look(self, key: tuple[str, str], on: str = "A") -> None:
+        """Read all there is of a run through one handle, and have the model judge it."""
+        name, run_id = key
+        instance = Instance(name)
+        self.do("get_run", on=on, instance=instance, run_id=run_id)
+        self.do("load", on=on, instance=instance, run_id=run_id)
+        model = self.world.get(key)
+        if model is not None:
+            token = model.lease.token if model.lease is not None else None
+            self.do("load_with_snapshot", on=on, instance=instance, run_id=run_id, lease_token=token)
+
+    def look_everywhere(self, *more: tuple[str, str]) -> None:
+        """Read all runs of this example, and others that must not exist, through every handle."""
+        keys = dict.fromkeys((*self.world, *more))
+        for worker in WORKERS:
+            for key in keys:
+                self.look(key, on=worker)
+
+
+class RunUnderTest:
+    """A run of a lab: its operations, with arguments that are right unless a test gives others."""
+
+    def __init__(self, lab: Lab, instance: Instance, run_id: str) -> None:
+        self.lab, self.instance, self.run_id = lab, instance, run_id
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """(instance name, run id)."""
+        return self.instance.name, self.run_id
+
+    @property
+    def model(self) -> RunModel:
+        """What the model knows of it. It must have been started."""
+        return self.lab.world[self.key]
+
+    @property
+    def token(self) -> int | None:
+        """The present token, or None where it is unleased."""
+        lease = self.model.lease
+        return lease.token if lease is not None else None
+
+    @property
+    def lease(self) -> Lease:
+        """The present lease. It must have one."""
+        held = self.model.lease
+        if held is None:
+            raise LookupError(f"run {self.run_id} is unleased")
+        return Lease(self.run_id, held.owner, held.token)
+
+    def do(self, name: str, **arguments: Any) -> Outcome:
+        """Any operation on this run."""
+        return self.lab.do(name, instance=self.instance, **arguments)
+
+    def start(self, workflow: str = "checkout", input: Any = None, **how: Any) -> Outcome:  # noqa: A002
+        """start_run."""
+        return self.do("start_run", run_id=self.run_id, workflow=workflow, input=input, **how)
+
+    def append(self, event: Any = None, token: Any = None, **how: Any) -> Outcome:
+        """Append an event; a small one when none is given."""
+        event = {"type": "step"} if event is None else event
+        return self.do("append", run_id=self.run_id, event=event, lease_token=token, **how)
+
+    def suspend(self, token: Any = None, **how: Any) -> Outcome:
+        """Suspend."""
+        return self.do("suspend", run_id=self.run_id, lease_token=token, **how)
+
+    def complete(self, result: Any = None, token: Any = None, **how: Any) -> Outcome:
+        """Complete."""
+        return self.do("complete", run_id=self.run_id, result=result, lease_token=token, **how)
+
+    def fail(self, error: Any = None, token: Any = None, **how: Any) -> Outcome:
+        """Fail."""
+        return self.do("fail", run_id=self.run_id, error=error, lease_token=token, **how)
+
+    def load(self, **how: Any) -> Outcome:
+        """Load."""
+        return self.do("load", run_id=self.run_id, **how)
+
+    def get(self, **how: Any) -> Outcome:
+        """get_run."""
+        return self.do("get_run", run_id=self.run_id, **how)
+
+    def load_with_snapshot(self, token: Any = None, **how: Any) -> Outcome:
+        """load_with_snapshot."""
+        return self.do("load_with_snapshot", run_id=self.run_id, lease_token=token, **how)
+
+    def acquire(self, owner: str = "alice", ttl: Any = HOUR, **how: Any) -> Outcome:
+        """Acquire."""
+        return self.do("acquire", run_id=self.run_id, owner=owner, ttl=ttl, **how)
+
+    def renew(self, lease: Any = None, ttl: Any = HOUR, **how: Any) -> Outcome:
+        """Renew; the present lease when none is given."""
+        return self.do("renew", lease=self.lease if lease is None else lease, ttl=ttl, **how)
+
+    def release(self, lease: Any = None, **how: Any) -> Outcome:
+        """Release; the present lease when none is given."""
+        return self.do("release", lease=self.lease if lease is None else lease, **how)
+
+    def snapshot(
+        self,
+        through_seq: Any,
+        steps: Any = None,
+        *,
+        version_hash: Any = b"\x01v1",
+        taken_at: Any = None,
+        **how: Any,
+    ) -> Outcome:
+        """take_snapshot."""
+        record = Snapshot(
+            self.run_id,
+            through_seq,
+            version_hash,
+            datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC) if taken_at is None else taken_at,
+            {} if steps is None else steps,
+        )
+        return self.do("take_snapshot", snapshot=record, **how)
+
+    def look(self) -> None:
+        """Read all there is of it, through every handle."""
+        for worker in WORKERS:
+            self.lab.look(self.key, on=worker)
+
+    def unchanged(self, what: str, before: Any, after: Any, *clauses: str) -> None:
+        """Fail unless two observations are equal."""
+        differs = difference(before, after, what)
+        if differs:
+            self.lab.fail(f"{what} changed: {differs}", *clauses)
+
+
+def _kept(value: Any) -> Any:
+    """A copy of an argument as it was at the call; what cannot be copied (it must be refused) as it is."""
+    if isinstance(value, Snapshot):
+        steps = value.steps_by_seq
+        kept = {key: _kept(step) for key, step in steps.items()} if isinstance(steps, dict) else steps
+        return replace(value, steps_by_seq=kept)
+    if type(value) not in (dict, list, tuple, set):
+        return value
+    try:
+        check_durable(value, "value", max_depth=10**9)
+    except NotDurable:
+        return value
+    return copy_term(value)
+
+
+def _kept_outcome(outcome: Outcome) -> Outcome:
+    """The outcome with what was returned as it is now: a test may change what it got (LOD-3)."""
+    if outcome.kind is not Kind.VALUE or outcome.value is None:
+        return outcome
+    value = outcome.value
+    if isinstance(value, list):
+        return replace(outcome, value=_kept(value))
+    if isinstance(value, tuple):
+        return replace(outcome, value=(_kept(value[0]), _kept(value[1])))
+    return outcome

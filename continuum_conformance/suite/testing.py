@@ -1,0 +1,260 @@
+"""How a test of the suite is written, found and run.
+
+A test is a function that takes a `Lab` and names the clauses that it checks::
+
+    @checks("APP-5")
+    def an_append_to_an_unknown_run_is_refused(lab: Lab) -> None:
+        run = lab.run()
+        run.append()
+        run.look()
+
+With ``given`` it takes data from Hypothesis as well. The command and the pytest plugin run the same functions
+through `run_test`, so both give the same verdicts.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import hypothesis
+from hypothesis import HealthCheck, Phase, Verbosity
+from hypothesis.errors import Flaky, Unsatisfiable
+from hypothesis.strategies import SearchStrategy
+
+from continuum_conformance.contract.clauses import CLAUSES
+from continuum_conformance.suite.lab import Lab, Session
+from continuum_conformance.suite.violation import Violation
+
+__all__ = ["PROFILES", "Profile", "Result", "SuiteTest", "checks", "run_test", "seed_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """How much is tried: a plan counted in examples, never in seconds."""
+
+    name: str
+    examples: int
+    """Examples of a test that takes data."""
+    programs: int
+    """Random programs of the stateful machine."""
+    program_length: int
+    """Operations in one of them, at most."""
+    shrinks: int
+    """Further executions that are spent on making a counterexample smaller."""
+    thorough: bool = False
+
+
+PROFILES: dict[str, Profile] = {
+    profile.name: profile
+    for profile in (
+        Profile("quick", examples=6, programs=15, program_length=20, shrinks=150),
+        Profile("standard", examples=20, programs=60, program_length=30, shrinks=400),
+        Profile("thorough", examples=200, programs=600, program_length=50, shrinks=2000, thorough=True),
+    )
+}
+"""The profiles by name."""
+
+
+@dataclass(frozen=True)
+class SuiteTest:
+    """One test of the suite."""
+
+    name: str
+    clauses: tuple[str, ...]
+    body: Callable[..., None]
+    given: Mapping[str, Callable[[frozenset[str]], SearchStrategy[Any]]]
+    cases: Callable[[frozenset[str]], Iterable[Mapping[str, Any]]] | None
+    needs: frozenset[str]
+    """Capabilities that it needs, beyond those of its clauses."""
+    without: frozenset[str]
+    """Capabilities that must not be declared."""
+    thorough: bool
+    """Whether it runs in the thorough profile only."""
+    program: bool = False
+    """Whether it is a stateful machine, which takes the session and drives itself."""
+    weight: float = 1.0
+    """The share of the profile's examples that it takes."""
+
+    def applies(self, capabilities: frozenset[str]) -> bool:
+        """Whether an adapter with these capabilities is given this test."""
+        return self.needs <= capabilities and not self.without & capabilities
+
+
+_REGISTRY: list[SuiteTest] = []
+
+
+def registered() -> list[SuiteTest]:
+    """The tests of all modules that were imported, in the order of the contract's clauses."""
+    order = {clause: place for place, clause in enumerate(CLAUSES)}
+    return sorted(_REGISTRY, key=lambda test: (test.program, order[test.clauses[0]]))
+
+
+def checks(
+    *clauses: str,
+    given: Mapping[str, Callable[[frozenset[str]], SearchStrategy[Any]]] | None = None,
+    cases: Callable[[frozenset[str]], Iterable[Mapping[str, Any]]] | None = None,
+    needs: str = "",
+    without: str = "",
+    thorough: bool = False,
+    program: bool = False,
+    weight: float = 1.0,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a test, with the clauses that it checks, the closest first.
+
+    Args:
+        clauses: ids of the registry.
+        given: Hypothesis strategies by parameter, each made from the adapter's capabilities.
+        cases: all the values of the parameters that are tried, each in an example of its own.
+        needs: capabilities, separated by blanks, that the adapter must declare beside the clauses' own.
+        without: capabilities that the adapter must not declare.
+        thorough: run in the thorough profile only.
+        program: the body takes (session, profile, seed) and drives Hypothesis itself.
+        weight: the share of the profile's examples that this test takes.
+    """
+    for clause in clauses:
+        if clause not in CLAUSES:
+            raise ValueError(f"{clause} is no clause")
+
+    def register(body: Callable[..., None]) -> Callable[..., None]:
+        required = {CLAUSES[clause].capability for clause in clauses} - {"core"}
+        _REGISTRY.append(
+            SuiteTest(
+                body.__name__,
+                clauses,
+                body,
+                given or {},
+                cases,
+                frozenset(needs.split()) | (frozenset() if program else required),
+                frozenset(without.split()),
+                thorough,
+                program,
+                weight,
+            )
+        )
+        return body
+
+    return register
+
+
+@dataclass
+class Result:
+    """What came of one test.
+
+    Attributes:
+        violation: the smallest counterexample that was found, if any.
+        advice: what SHOULD clauses say, by clause.
+        examples: how many examples ran.
+        exact: whether the counterexample came back when it was tried again.
+        error: why the test could not be carried out at all, if so.
+    """
+
+    test: SuiteTest
+    violation: Violation | None = None
+    advice: dict[str, str] = field(default_factory=dict)
+    examples: int = 0
+    seconds: float = 0.0
+    exact: bool = True
+    error: str = ""
+
+
+class _Enough(BaseException):
+    """Ends Hypothesis's search: the counterexample is small enough, or each try costs a hang."""
+
+
+def seed_of(test: str, seed: int) -> int:
+    """The seed of one test: independent of which other tests run."""
+    return zlib.crc32(f"{seed}:{test}".encode())
+
+
+class _Search:
+    """The smallest violation so far, and how many further tries are left."""
+
+    def __init__(self, result: Result, shrinks: int) -> None:
+        self.result = result
+        self.left = shrinks
+
+    def example(self, run: Callable[[], Lab]) -> None:
+        """Run one example; raises its `Violation`, or `_Enough`."""
+        if self.result.violation is not None:
+            self.left -= 1
+            if self.left < 0:
+                raise _Enough
+        self.result.examples += 1
+        try:
+            lab = run()
+        except Violation as violation:
+            best = self.result.violation
+            if best is None or (best.arranging, *best.size) > (violation.arranging, *violation.size):
+                self.result.violation = violation
+            if violation.hang:
+                raise _Enough from None
+            raise
+        self.result.advice.update(lab.advice)
+
+
+def hypothesis_settings(profile: Profile, examples: int) -> hypothesis.settings:
+    """Settings under which a verdict depends on the seed alone."""
+    return hypothesis.settings(
+        max_examples=max(1, examples),
+        stateful_step_count=profile.program_length,
+        database=None,
+        deadline=None,
+        derandomize=False,
+        print_blob=False,
+        report_multiple_bugs=False,
+        verbosity=Verbosity.quiet,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+def run_test(test: SuiteTest, session: Session, profile: Profile, seed: int) -> Result:
+    """Run one test in full, and keep the smallest counterexample.
+
+    What the adapter does never raises here. Raises `HarnessError` when its handles cannot be opened.
+    """
+    result = Result(test)
+    search = _Search(result, profile.shrinks)
+    started = time.perf_counter()
+    own_seed = seed_of(test.name, seed)
+    try:
+        if test.program:
+            test.body(session, profile, own_seed, search)
+        elif test.given:
+            _run_with_data(test, session, profile, own_seed, search)
+        else:
+            for case in test.cases(session.capabilities) if test.cases is not None else ({},):
+                search.example(partial(_run_once, test, session, **case))
+    except (Violation, _Enough):
+        pass  # kept in the result, smallest first
+    except Flaky:
+        result.exact = False
+    except Unsatisfiable as error:
+        result.error = f"no example could be made: {error}"
+    if result.violation is not None and result.violation.hang:
+        session.hangs += 1
+    session.statistics["examples"] += result.examples
+    result.seconds = time.perf_counter() - started
+    return result
+
+
+def _run_once(test: SuiteTest, session: Session, **data: Any) -> Lab:
+    lab = Lab(session, test.clauses, test.name)
+    test.body(lab, **data)
+    return lab
+
+
+def _run_with_data(test: SuiteTest, session: Session, profile: Profile, seed: int, search: _Search) -> None:
+    strategies = {name: make(session.capabilities) for name, make in test.given.items()}
+
+    def examples(**data: Any) -> None:
+        search.example(lambda: _run_once(test, session, **data))
+
+    run = hypothesis.given(**strategies)(examples)
+    run = hypothesis_settings(profile, round(profile.examples * test.weight))(run)
+    hypothesis.seed(seed)(run)()

@@ -1,0 +1,58 @@
+"""A clause was broken: the finding, with the sequence of operations that shows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from continuum_conformance.model import Operation, Outcome
+
+__all__ = ["Step", "Violation"]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One call of a sequence: what was asked, what came, and what was due when that was wrong."""
+
+    operation: Operation
+    outcome: Outcome
+    setup: bool = False
+    note: str = ""
+    """What happened beside the call, such as ``the caller changed the event afterwards``."""
+    due: str = ""
+    """What should have come; set on the deciding step alone."""
+
+
+@dataclass
+class Violation(Exception):
+    """A journal did what no correct journal does.
+
+    Attributes:
+        clauses: the clauses that it broke, the closest first.
+        message: one sentence on what is wrong.
+        steps: the calls up to the deciding one, which is the last.
+        arranging: whether it happened while a test was still setting up, before its own clause was tried.
+        detail: a traceback of the adapter's, or the stack of a hang.
+        hang: whether a call did not come back.
+        salt: the part of all names that was made fresh for this example.
+    """
+
+    clauses: tuple[str, ...]
+    message: str
+    steps: tuple[Step, ...] = ()
+    arranging: bool = False
+    detail: str = ""
+    hang: bool = False
+    salt: str = ""
+    test: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.clauses)}: {self.message}"
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """What a smaller counterexample is judged by: the number of calls, then how much they say."""
+        return len(self.steps), sum(len(repr(step.operation.arguments)[:2000]) for step in self.steps)
