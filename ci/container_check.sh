@@ -29,6 +29,7 @@ engine_answers() {
 work=
 service=
 bridge_was_there=
+lock_was_there=
 
 clean_up() {
     status=$?
@@ -40,6 +41,7 @@ clean_up() {
             wait "$service" 2>/dev/null || true
         fi
         [ -n "$bridge_was_there" ] || ip link delete cni-podman0 2>/dev/null || true
+        [ -n "$lock_was_there" ] || rm -f /dev/shm/libpod_lock
         # Nothing is removed through a mount that could not be undone.
         grep -o " $work/[^ ]*" /proc/mounts | sort -r | xargs -r umount --lazy 2>/dev/null || true
         rm -rf --one-file-system "$work"
@@ -54,14 +56,15 @@ podman_here() {
 }
 
 set_up_engine() {
-    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || {
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
         echo "container_check: no container engine answers, and one can be set up only on Debian and as root." >&2
         echo "Start Docker or Podman's service, and set DOCKER_HOST if its socket is not Docker's own." >&2
         exit 3
-    }
+    fi
     work=$(mktemp -d)
     chmod 755 "$work"
     [ ! -e /sys/class/net/cni-podman0 ] || bridge_was_there=yes
+    [ ! -e /dev/shm/libpod_lock ] || lock_was_there=yes
     trap clean_up EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
@@ -117,6 +120,7 @@ END
 
 make_image() {
     root=$work/root
+    # shellcheck source=/dev/null
     suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
     debootstrap --variant=minbase --include=postgresql "$suite" "$root" >"$work/debootstrap.log" 2>&1 || {
         tail -n 20 "$work/debootstrap.log" >&2

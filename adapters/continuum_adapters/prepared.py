@@ -1,15 +1,14 @@
-"""One prepared statement, one round trip: SQLAlchemy's statements and pool over libpq's own calls.
+"""One prepared statement, one round trip.
 
-SQLAlchemy Core composes a statement and compiles it once (`Statement`), and its pool keeps the connections
-(`Database`). Between them an execution is libpq's ``PQexecPrepared``: Bind, Execute and Sync in one message
-group, outside of any transaction block, so that the server commits it before it answers. `Engine.execute` would
-do the same round trip at about half the speed, most of it spent on composing again what never changes.
+SQLAlchemy Core composes a statement, and compiles it once (`Statement`). An execution is libpq's own Bind, Execute
+and Sync in one message group, outside of any transaction block, so that the server commits it before it answers
+(`Session`). A connection of SQLAlchemy's would make the same round trip, but spends four times the processor's
+time around it, most of it on composing again what never changes. `Database` keeps the connections, and decides
+what every failure means:
 
-`Database.run` also decides what every failure means:
-
-- the server refused or rolled back the statement: it did not happen. Contention is tried again (CON-4), anything
-  else is ``JournalUnavailable``;
-- the connection broke after the statement was sent: nobody knows. A read is sent again, a write is
+- The server refused the statement or rolled it back: it did not happen. Contention is tried again (CON-4),
+  anything else is ``JournalUnavailable``.
+- The connection broke after the statement was sent: nobody knows. A read is sent again, a write is
   ``JournalUnavailable`` with ``outcome_unknown`` (ATM-4).
 """
 
@@ -17,18 +16,19 @@ from __future__ import annotations
 
 import itertools
 import random
+import selectors
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 from psycopg import pq
-from psycopg.conninfo import conninfo_to_dict
-from sqlalchemy import Connection, LargeBinary, create_engine, event
+from psycopg.conninfo import make_conninfo
+from sqlalchemy import Connection, LargeBinary, NullPool, create_engine
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import Pool, PoolProxiedConnection
 
 from continuum_conformance.contract import InvalidArgument, JournalUnavailable
 
@@ -42,7 +42,13 @@ CONTENTION = frozenset({"40001", "40P01", "55P03"})
 FORGOTTEN = frozenset({"26000", "0A000"})
 """No such prepared statement (a pooler in between gave us another session), or one from before the schema changed."""
 
-BUSY_SERVER = ("too many clients", "too many connections", "remaining connection slots", "starting up", "recovery")
+BUSY_SERVER = (
+    "too many clients",
+    "too many connections",
+    "remaining connection slots",
+    "starting up",
+    "recovery",
+)
 """What a server says that will take a connection soon. It says so in words alone, without an SQLSTATE."""
 
 PATIENCE = 15.0
@@ -50,6 +56,8 @@ PATIENCE = 15.0
 
 ATTEMPTS = 3
 """How often to send a statement that surely did not happen, or that changes nothing, when its connection broke."""
+
+_DIALECT = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
 
 _SESSION = """
 SELECT set_config('default_transaction_isolation', 'read committed', false),
@@ -77,7 +85,7 @@ class Statement:
     """
 
     def __init__(self, name: str, composed: Any, *, writes: bool = False) -> None:
-        compiled = composed.compile(dialect=PGDialect_psycopg(paramstyle="numeric_dollar"))
+        compiled = composed.compile(dialect=_DIALECT)
         self.name = name.encode()
         self.sql = compiled.string.encode()
         self.writes = writes
@@ -97,10 +105,7 @@ class Statement:
         readers = list(enumerate(self._readers))
         get = result.get_value
         return [
-            tuple(
-                None if (value := get(row, column)) is None else read(value)
-                for column, read in readers
-            )
+            tuple(None if (value := get(row, column)) is None else read(value) for column, read in readers)
             for row in range(result.ntuples)
         ]
 
@@ -119,47 +124,119 @@ _READERS: dict[type, Callable[[bytes], Any]] = {
 }
 
 
+class Session:
+    """One connection, outside of any transaction block, with what has been prepared on it.
+
+    Args:
+        connection: a connection to take over.
+        generation: see `Database`.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Any], generation: int) -> None:
+        self.generation = generation
+        self._connection = connection
+        self._pgconn = connection.pgconn
+        self._pgconn.nonblocking = 0
+        self._prepared: set[bytes] = set()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._pgconn.socket, selectors.EVENT_READ)
+
+    @classmethod
+    def open(cls, conninfo: str, generation: int) -> Self:
+        """Connect, and set up what the statements rely on."""
+        connection = psycopg.connect(conninfo, autocommit=True)
+        try:
+            connection.execute(_SESSION)
+            return cls(connection, generation)
+        except BaseException:
+            connection.close()
+            raise
+
+    def close(self) -> None:
+        """End the connection."""
+        self._selector.close()
+        self._connection.close()
+
+    @property
+    def idle(self) -> bool:
+        """Whether the connection stands and nothing is under way on it."""
+        return (
+            self._pgconn.status == pq.ConnStatus.OK
+            and self._pgconn.transaction_status == pq.TransactionStatus.IDLE
+        )
+
+    def alive(self) -> bool:
+        """Whether the server has not hung up while the connection lay idle. This asks the socket, not the server."""
+        try:
+            self._pgconn.consume_input()  # reads a farewell, if there is one,
+            self._pgconn.consume_input()  # and the end of the stream behind it
+        except psycopg.Error:
+            return False
+        return True
+
+    def prepare(self, statement: Statement) -> pq.abc.PGresult | None:
+        """Prepare a statement at its first use on this connection; the result, if that failed."""
+        if statement.name in self._prepared:
+            return None
+        result = self._pgconn.prepare(statement.name, statement.sql)
+        if result.status != pq.ExecStatus.COMMAND_OK:
+            return result
+        self._prepared.add(statement.name)
+        return None
+
+    def execute(self, statement: Statement, parameters: list[bytes | None]) -> pq.abc.PGresult:
+        """Execute a prepared statement and wait for its result, in a wait that Ctrl-C ends."""
+        pgconn = self._pgconn
+        pgconn.send_query_prepared(statement.name, parameters, statement.formats, pq.Format.BINARY)
+        while True:
+            self._selector.select()
+            pgconn.consume_input()
+            if not pgconn.is_busy():
+                break
+        first = last = pgconn.get_result()
+        while last is not None:  # the end of the results; a broken connection puts an error before it
+            first, last = (first if first is last else last), pgconn.get_result()
+        if first is None:
+            raise psycopg.OperationalError("the server closed the connection")
+        return first
+
+
 class Database:
-    """A pool of connections to one database, and what their failures mean.
+    """The sessions on one database, and what their failures mean.
+
+    At most ``pool_size`` sessions are open, and who finds all of them in use waits. The one used last is taken
+    first. A broken session begins a new generation: those of the one before are closed rather than tried one by
+    one, since what breaks a connection is usually the server's end.
 
     Args:
         dsn: a ``postgresql://`` URI, or anything else that libpq takes.
-        pool_size: how many connections to hold at most. They are opened when they are first needed; who finds
-            all of them in use waits.
+        pool_size: how many sessions to have at most.
     """
 
     def __init__(self, dsn: str, pool_size: int) -> None:
         try:
-            arguments = {"connect_timeout": 10, **conninfo_to_dict(dsn.replace("+psycopg://", "://", 1))}
+            self._conninfo = make_conninfo(dsn.replace("+psycopg://", "://", 1), client_encoding="utf8")
         except psycopg.ProgrammingError:
-            raise InvalidArgument("the DSN is not one that libpq can read") from None  # it may hold a password
-        arguments |= {"client_encoding": "utf8", "autocommit": True, "prepare_threshold": None}
-        self._engine = create_engine(
-            "postgresql+psycopg://",
-            creator=lambda: psycopg.connect(**arguments),
-            isolation_level="AUTOCOMMIT",
-            pool_size=pool_size,
-            max_overflow=0,
-            pool_timeout=None,  # no limit: an empty pool is waited out (CON-4)
-            pool_use_lifo=True,
-            use_native_hstore=False,
-        )
-        event.listen(self._engine, "connect", _set_up)
+            # Its words are not passed on: they may hold a password.
+            raise InvalidArgument("the DSN is not one that libpq can read") from None
+        self._places = threading.Semaphore(pool_size)
+        self._idle: list[Session] = []
+        self._generation = 0
         self._closed = False
 
     def close(self) -> None:
-        """Close the idle connections now, and those in use when they come back. Later calls are refused."""
+        """Close the idle sessions now, and those in use when they come back. Later calls are refused."""
         self._closed = True
-        self._engine.dispose()
+        self._close_idle()
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """A transaction on a connection of SQLAlchemy's, for what is not done often."""
+        """A transaction on a connection of SQLAlchemy's, for what is done once."""
+        engine = create_engine(
+            "postgresql+psycopg://", creator=lambda: psycopg.connect(self._conninfo), poolclass=NullPool
+        )
         try:
-            with (
-                self._engine.connect().execution_options(isolation_level="READ COMMITTED") as connection,
-                connection.begin(),
-            ):
+            with engine.begin() as connection:
                 yield connection
         except (SQLAlchemyError, psycopg.Error) as error:
             raise JournalUnavailable(_words(error), outcome_unknown=True) from error
@@ -172,14 +249,13 @@ class Database:
         """
         parameters = statement.to_wire(values)
         for attempt in itertools.count(1):
-            pool, connection = self._checkout()
-            sent, sqlstate = False, None
+            session = self._take()
+            sent, sqlstate = False, ""
             try:
-                pgconn = connection.driver_connection.pgconn  # type: ignore[union-attr]
-                result = _prepare(connection, pgconn, statement)
+                result = session.prepare(statement)
                 if result is None:
                     sent = True
-                    result = pgconn.exec_prepared(statement.name, parameters, statement.formats, pq.Format.BINARY)
+                    result = session.execute(statement, parameters)
                 if result.status == pq.ExecStatus.TUPLES_OK:
                     return statement.rows(result)
                 sqlstate = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
@@ -187,75 +263,64 @@ class Database:
             except psycopg.Error as error:
                 words = _words(error)
             finally:
-                broken = self._give_back(pool, connection, keep=sqlstate not in FORGOTTEN)
+                broken = self._give_back(session, keep=sqlstate not in FORGOTTEN)
             if broken:
                 harmless = not (sent and statement.writes)
-                if harmless and attempt < ATTEMPTS:
-                    continue
-                raise JournalUnavailable(words, outcome_unknown=not harmless)
-            if sqlstate in CONTENTION:
+                if not harmless or attempt == ATTEMPTS:
+                    raise JournalUnavailable(words, outcome_unknown=not harmless)
+            elif sqlstate in CONTENTION:
                 time.sleep(random.uniform(0, min(0.001 * 2**attempt, 0.1)))
             elif sqlstate not in FORGOTTEN or attempt >= ATTEMPTS:
                 raise JournalUnavailable(f"{words} ({sqlstate})")
         raise AssertionError("unreachable")
 
-    def _checkout(self) -> tuple[Pool, PoolProxiedConnection]:
-        """A connection that is not known to be dead, and the pool that it goes back to."""
+    def _take(self) -> Session:
+        """A session of our own for a while: an idle one that is not known to be dead, or a new one."""
+        self._places.acquire()
         until = time.monotonic() + PATIENCE
-        while True:
-            if self._closed:
-                raise JournalUnavailable("the journal is closed")
-            pool = self._engine.pool
-            try:
-                connection = pool.connect()
-            except (SQLAlchemyError, psycopg.Error) as error:
-                words = _words(error)
-                if not any(sign in words for sign in BUSY_SERVER) or time.monotonic() > until:
-                    raise JournalUnavailable(words) from error
+        try:
+            while not self._closed:
+                session = self._pop_idle()
+                if session is not None:
+                    if session.generation == self._generation and session.alive():
+                        return session
+                    session.close()
+                    continue
+                try:
+                    return Session.open(self._conninfo, self._generation)
+                except psycopg.Error as error:
+                    words = _words(error)
+                    if not any(sign in words for sign in BUSY_SERVER) or time.monotonic() > until:
+                        raise JournalUnavailable(words) from error
                 time.sleep(random.uniform(0.01, 0.1))
-                continue
-            if _alive(connection):
-                return pool, connection
-            self._give_back(pool, connection)
+            raise JournalUnavailable("the journal is closed")
+        except BaseException:
+            self._places.release()
+            raise
 
-    def _give_back(self, pool: Pool, connection: PoolProxiedConnection, *, keep: bool = True) -> bool:
-        """Return a connection, and say whether it is broken: then all of its pool go, since a restart broke them all."""
-        pgconn = connection.driver_connection.pgconn  # type: ignore[union-attr]
-        broken = pgconn.status != pq.ConnStatus.OK or pgconn.transaction_status != pq.TransactionStatus.IDLE
+    def _give_back(self, session: Session, *, keep: bool = True) -> bool:
+        """Return a session, and say whether it is broken."""
+        broken = not session.idle
         if broken or not keep:
-            connection.invalidate()
-        connection.close()
-        if broken and pool is self._engine.pool:
-            self._engine.dispose()
-        if self._closed or pool is not self._engine.pool:
-            pool.dispose()  # ours went back to a pool that nobody takes from
+            session.close()
+        else:
+            self._idle.append(session)
+        if broken and session.generation == self._generation:
+            self._generation += 1
+        if self._closed:
+            self._close_idle()
+        self._places.release()
         return broken
 
+    def _pop_idle(self) -> Session | None:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
 
-def _set_up(connection: Any, _: object) -> None:
-    connection.execute(_SESSION)
-
-
-def _alive(connection: PoolProxiedConnection) -> bool:
-    """Whether the server has not closed a connection while it lay idle; asks the socket, not the server."""
-    try:
-        pgconn = connection.driver_connection.pgconn  # type: ignore[union-attr]
-        pgconn.consume_input()  # reads a farewell, if there is one,
-        pgconn.consume_input()  # and the end of the stream behind it
-    except psycopg.Error:
-        return False
-    return bool(pgconn.status == pq.ConnStatus.OK)
-
-
-def _prepare(connection: PoolProxiedConnection, pgconn: Any, statement: Statement) -> Any:
-    """Prepare a statement on a connection's first use of it; the result if that failed."""
-    if statement.name in connection.info:
-        return None
-    result = pgconn.prepare(statement.name, statement.sql)
-    if result.status != pq.ExecStatus.COMMAND_OK:
-        return result
-    connection.info[statement.name] = True
-    return None
+    def _close_idle(self) -> None:
+        while (session := self._pop_idle()) is not None:
+            session.close()
 
 
 def _words(error: Exception) -> str:

@@ -5,7 +5,6 @@ An adapter may use them or write its own; the suite judges only what comes out.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -17,6 +16,7 @@ from continuum_conformance.contract.terms import MAX_DEPTH, check_durable
 
 __all__ = [
     "MAX_NAME",
+    "MAX_TTL",
     "check_event",
     "check_integer",
     "check_lease",
@@ -30,6 +30,9 @@ __all__ = [
 
 MAX_NAME = 255
 """The longest name, in characters (code points)."""
+
+MAX_TTL = 10 * 366 * 24 * 60 * 60
+"""The longest ttl, in seconds: ten years."""
 
 
 def check_name(name: object, what: str) -> str:
@@ -75,8 +78,8 @@ def check_ttl(ttl: object) -> float:
     """A ttl in seconds (LEA-10), else ``InvalidArgument``."""
     if isinstance(ttl, bool) or not isinstance(ttl, (int, float)):
         raise InvalidArgument(f"the ttl must be a number of seconds, not {type(ttl).__name__}")
-    if not math.isfinite(ttl) or ttl < 0:
-        raise InvalidArgument(f"the ttl must be a finite number of seconds, 0 or more, not {ttl!r}")
+    if not 0 <= ttl <= MAX_TTL:  # false for a nan, and safe for an int that no float holds
+        raise InvalidArgument(f"the ttl must be 0 to {MAX_TTL} seconds")
     return ttl
 
 

@@ -19,7 +19,7 @@ from uuid import UUID
 from continuum_conformance.contract.errors import NotDurable
 from continuum_conformance.contract.records import Term
 
-__all__ = ["MAX_DEPTH", "MAX_NODES", "canonical", "check_durable", "copy_term", "difference", "equal"]
+__all__ = ["MAX_DEPTH", "MAX_NODES", "canonical", "check_durable", "copy_term", "difference", "equal", "shown"]
 
 MAX_DEPTH = 256
 """The nesting that `check_durable` allows unless told otherwise. The contract asks for 64 at least (TRM-1)."""
@@ -245,11 +245,11 @@ def difference(expected: Term, actual: Term, where: str = "") -> str | None:
         at = f" at {where}" if where else ""
         if cls is not type(actual):
             return (
-                f"{_short(expected)} ({cls.__name__}) became {_short(actual)} ({type(actual).__name__}){at}"
+                f"{shown(expected)} ({cls.__name__}) became {shown(actual)} ({type(actual).__name__}){at}"
             )
         if cls in (list, tuple):
             if len(expected) != len(actual):
-                return f"{len(expected)} items became {len(actual)}{at}: {_short(expected)} became {_short(actual)}"
+                return f"{len(expected)} items became {len(actual)}{at}: {shown(expected)} became {shown(actual)}"
             pairs = [(f"[{i}]", e, a) for i, (e, a) in enumerate(zip(expected, actual, strict=True))]
         elif cls is dict:
             found = _keys_difference(expected, actual)
@@ -258,7 +258,7 @@ def difference(expected: Term, actual: Term, where: str = "") -> str | None:
             theirs = {canonical(key): value for key, value in actual.items()}
             pairs = [(_segment(k), e, theirs[canonical(k)]) for k, e in expected.items()]
         else:
-            return f"{_short(expected)} became {_short(actual)}{at}"
+            return f"{shown(expected)} became {shown(actual)}{at}"
         segment, expected, actual = next(pair for pair in pairs if not equal(pair[1], pair[2]))
         where += segment
 
@@ -266,8 +266,8 @@ def difference(expected: Term, actual: Term, where: str = "") -> str | None:
 def _keys_difference(expected: Mapping[Any, Any], actual: Mapping[Any, Any]) -> str | None:
     ours = {canonical(key): key for key in expected}
     theirs = {canonical(key): key for key in actual}
-    lost = [_short(key) for mark, key in ours.items() if mark not in theirs]
-    added = [_short(key) for mark, key in theirs.items() if mark not in ours]
+    lost = [shown(key) for mark, key in ours.items() if mark not in theirs]
+    added = [shown(key) for mark, key in theirs.items() if mark not in ours]
     if lost and added:
         return f"key {', '.join(lost)} became {', '.join(added)}"
     if lost:
@@ -277,7 +277,8 @@ def _keys_difference(expected: Mapping[Any, Any], actual: Mapping[Any, Any]) -> 
     return None
 
 
-def _short(value: object, limit: int = 60) -> str:
+def shown(value: object, limit: int = 60) -> str:
+    """A value as a person may read it: its repr, cut to ``limit`` characters, whatever its repr does."""
     try:
         text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     except RecursionError:

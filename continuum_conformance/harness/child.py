@@ -14,7 +14,8 @@ import sys
 from typing import Any
 
 from continuum_conformance.harness.subject import CALL_LIMIT, Handle, Subject
-from continuum_conformance.model.tagged import decode_operation, encode_outcome
+from continuum_conformance.model import Kind, Outcome
+from continuum_conformance.model.tagged import Opaque, decode_operation, encode_outcome
 
 __all__: list[str] = []
 
@@ -32,6 +33,15 @@ def _open(recipe: dict[str, Any]) -> Handle:
     return subject.open("child")
 
 
+def _encoded(outcome: Outcome) -> dict[str, Any]:
+    try:
+        return encode_outcome(outcome)
+    except Opaque as error:
+        return encode_outcome(
+            Outcome(Kind.GARBAGE, message=f"the answer holds {error.described}, which is no durable term")
+        )
+
+
 def _main(requests: int, answers: int) -> None:
     with os.fdopen(requests, "rb") as source, os.fdopen(answers, "wb", buffering=0) as sink:
 
@@ -42,7 +52,7 @@ def _main(requests: int, answers: int) -> None:
         for line in source:
             request = json.loads(line)
             if "call" in request and handle is not None:
-                answer(encode_outcome(handle.call(decode_operation(request["call"]))))
+                answer(_encoded(handle.call(decode_operation(request["call"]))))
             elif "close" in request:
                 if handle is not None:
                     handle.close()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import pickle
 import select
 import subprocess
 import sys
@@ -32,9 +31,9 @@ def _recipe(subject: Subject) -> dict[str, Any]:
         "limit": subject.limit,
         "path": [entry for entry in sys.path if entry],
     }
-    try:
-        recipe["pickle"] = base64.b64encode(pickle.dumps(subject.harness)).decode()
-    except Exception:  # noqa: BLE001 - whatever a foreign object raises when it is pickled: then by name
+    if subject.pickled is not None:
+        recipe["pickle"] = base64.b64encode(subject.pickled).decode()
+    else:
         cls = type(subject.harness)
         recipe["target"] = subject.target or f"{cls.__module__}:{cls.__qualname__}"
     return recipe
@@ -78,8 +77,10 @@ class SecondProcess:
         """The process's id."""
         return self._process.pid
 
-    def call(self, operation: Operation) -> Outcome:
-        """Carry out an operation there. Raises `HarnessError` when the process is gone."""
+    broken = False
+
+    def call(self, operation: Operation, *, limit: float | None = None, then: object = None) -> Outcome:  # noqa: ARG002
+        """Carry out an operation there, as ``Handle.call``. Raises `HarnessError` when the process is gone."""
         return decode_outcome(self._ask({"call": encode_operation(operation)}, self._limit * 2))
 
     def _ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+import pickle
 import traceback
 from collections.abc import Callable, Collection
 from typing import Any
@@ -126,6 +127,13 @@ class Handle:
                 return Outcome.raised(translated, detail)
         return Outcome.raised(error, detail)
 
+    def inside(self, act: Callable[[], Any]) -> Any:
+        """Run something in the thread in which the journal is called. Raises what it raises."""
+        limit = self._subject.limit
+        if isinstance(self._runner, LoopThread):
+            return self._runner.run(lambda: _awaited(act()), limit)
+        return self._runner.run(act, limit)
+
     def close(self) -> None:
         """Close through the harness, when it has a ``close``. Raises `HarnessError`."""
         self._subject.close(self)
@@ -194,6 +202,8 @@ class Subject:
         self.withdrawn = frozenset(without) & self.declared
         self.capabilities = self.declared - frozenset(without)
         self.dsn, self.directory, self.limit = dsn, directory, limit
+        self.pickled = _pickled(self.harness)
+        """The harness as it was before its first use, for a second process; None when it cannot be pickled."""
         self._loop: LoopThread | None = None
         self._uses: dict[int, tuple[Any, int]] = {}
         self.remarks: list[str] = []
@@ -297,6 +307,13 @@ class Subject:
         if self._loop is not None:
             self._loop.stop()
             self._loop = None
+
+
+def _pickled(harness: Any) -> bytes | None:
+    try:
+        return pickle.dumps(harness)
+    except Exception:  # noqa: BLE001 - whatever a foreign object raises when it is pickled: then by name
+        return None
 
 
 async def _opened(harness: Any) -> Any:

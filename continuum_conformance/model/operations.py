@@ -44,8 +44,9 @@ class Operation:
 
     @property
     def key(self) -> tuple[Any, Any]:
-        """The run's key: (instance name, run id)."""
-        return getattr(self.arguments["instance"], "name", None), self.run_id
+        """The run's key: (instance name, run id); a part that is no string, and so no name, is None."""
+        parts = getattr(self.arguments["instance"], "name", None), self.run_id
+        return tuple(part if isinstance(part, str) else None for part in parts)  # type: ignore[return-value]
 
     def positional(self) -> tuple[Any, ...]:
         """The arguments in the order of the interface."""

@@ -35,7 +35,7 @@ from continuum_conformance.contract.arguments import (
 )
 from continuum_conformance.contract.errors import InvalidArgument, NotDurable
 from continuum_conformance.contract.records import Lease, Run, RunState, Snapshot
-from continuum_conformance.contract.terms import check_durable, difference, equal
+from continuum_conformance.contract.terms import check_durable, difference, equal, shown
 from continuum_conformance.model.operations import Kind, Operation, Outcome
 
 __all__ = [
@@ -52,6 +52,11 @@ __all__ = [
 
 BIG = 2**63
 """Integers at or beyond this, either way, may be answered with InvalidArgument too."""
+
+REQUIRED_DEPTH = 64
+REQUIRED_BYTES = 2**20
+REQUIRED_BITS = 4096
+"""What a term may have before a journal may refuse it (TRM-1)."""
 
 LASTING = 60.0
 """A ttl of this many seconds or more does not run out within a test; the model holds such a lease for live."""
@@ -261,29 +266,30 @@ class Specification:
                 refuse("InvalidArgument", "LEA-10")
         return refusals
 
-    def _undurable(self, term: Any, root: str) -> str | None:
-        """The path of the first part of a term that cannot be stored (TRM-3), None when all of it can."""
+    def _undurable(self, term: Any, root: str) -> tuple[bool, str | None]:
+        """Whether a term holds what cannot be stored (TRM-3), and the path that must be named, if one is."""
         try:
             check_durable(term, root, rich=True, max_depth=10**9)
         except NotDurable as error:
-            return error.path
-        return None
+            # Where a container that holds itself offends, at itself or at its second visit, is left open.
+            return True, None if str(error.kind).startswith("a container") else error.path
+        return False, None
 
-    def _plain(self, term: Any) -> bool:
-        """Whether a durable term needs no rich terms."""
+    def _optional(self, term: Any) -> bool:
+        """Whether a durable term may be refused all the same: rich ones undeclared, extreme ones always (TRM-1)."""
         try:
-            check_durable(term, "term", rich=False, max_depth=10**9)
+            check_durable(term, "term", rich=self.rich, max_depth=REQUIRED_DEPTH)
         except NotDurable:
-            return False
-        return True
+            return True
+        return _huge(term)
 
     def _term(self, term: Any, root: str, refusals: dict[str, tuple[str, ...]]) -> tuple[bool, str | None]:
         """Adds what a term calls for; (whether it may be refused though it is durable, the offender's path)."""
-        path = self._undurable(term, root)
-        if path is not None:
+        bad, path = self._undurable(term, root)
+        if bad:
             refusals["NotDurable"] = ("TRM-3",)
             return False, path
-        return not self.rich and not self._plain(term), None
+        return self._optional(term), None
 
     # -- the fence --
 
@@ -332,7 +338,7 @@ class Specification:
         def effect(before: World, _value: Any) -> World:
             return {**before, operation.key: RunModel(arguments["workflow"], arguments["input"])}
 
-        return Expectation({"NotDurable": ("CAP-1",)} if optional else {}, clauses=("RUN-1",), effect=effect)
+        return Expectation({"NotDurable": ("TRM-1",)} if optional else {}, clauses=("RUN-1",), effect=effect)
 
     def _get_run(self, world: World, operation: Operation) -> Expectation:
         refusals = self._malformed(operation)
@@ -375,13 +381,14 @@ class Specification:
             plain = {}
             if not self.rich and isinstance(event, Mapping):
                 refusals["NotDurable"] = refusals["InvalidArgument"]
-        except NotDurable as error:
+        except NotDurable:
             refusals["NotDurable"] = ("TRM-3",)
-            path, plain = error.path, {}
+            _, path = self._undurable(dict(event), "event")
+            plain = {}
             if not isinstance(event, Mapping) or not _clean_text(event.get("type")):
                 refusals["InvalidArgument"] = ("APP-4", "TRM-3")
         else:
-            optional = not self.rich and not self._plain(plain)
+            optional = self._optional(plain)
         run = world.get(operation.key)
         refusals = _merge(refusals, self._fence(run, token))
         if run is None:
@@ -403,7 +410,7 @@ class Specification:
 
         suspended = ("APP-7",) if run.state is RunState.SUSPENDED else ()
         return Expectation(
-            {"NotDurable": ("CAP-1",)} if optional else {},
+            {"NotDurable": ("TRM-1",)} if optional else {},
             clauses=(*suspended, *self._writer_clauses(run), "APP-2" if seq is not None else "APP-1"),
             effect=effect,
         )
@@ -476,7 +483,7 @@ class Specification:
 
         clause = "FIN-1" if state is RunState.SUSPENDED else "FIN-2"
         return Expectation(
-            {"NotDurable": ("CAP-1",)} if optional else {},
+            {"NotDurable": ("TRM-1",)} if optional else {},
             clauses=(*self._writer_clauses(run), clause),
             effect=effect,
         )
@@ -620,11 +627,10 @@ class Specification:
             refusals = _merge(refusals, {"InvalidArgument": ("SNP-13",)})
         else:
             for seq, step in snapshot.steps_by_seq.items():
-                path = self._undurable(step, f"snapshot.steps_by_seq[{seq}]")
-                if path is not None:
-                    refusals["NotDurable"] = ("TRM-3",)
+                may_refuse, path = self._term(step, f"snapshot.steps_by_seq[{seq}]", refusals)
+                optional = optional or may_refuse
+                if "NotDurable" in refusals:
                     break
-                optional = optional or (not self.rich and not self._plain(step))
         run = world.get(operation.key)
         if run is None:
             refusals["RunNotFound"] = ("SNP-6",)
@@ -654,7 +660,7 @@ class Specification:
         if through == len(run.events) - 1:
             clauses.append("SNP-7")
         return Expectation(
-            {"NotDurable": ("CAP-1",)} if optional else {},
+            {"NotDurable": ("TRM-1",)} if optional else {},
             clauses=tuple(clauses) or ("SNP-2",),
             effect=effect,
         )
@@ -678,7 +684,7 @@ def _step_answer(
 
 
 def _step_refusal(world: World, outcome: Outcome, due: Expectation) -> World | Impossible:
-    if outcome.error == "NotDurable" and due.path is not None and outcome.path != due.path:
+    if outcome.error == "NotDurable" and due.path is not None and not str(outcome.path).startswith(due.path):
         return Impossible(
             due.refusals["NotDurable"],
             f"NotDurable names the path {outcome.path!r}, but the first offender stands at {due.path!r}",
@@ -686,6 +692,25 @@ def _step_refusal(world: World, outcome: Outcome, due: Expectation) -> World | I
             Aspect.WRONG_ERROR,
         )
     return world
+
+
+def _huge(term: Any) -> bool:
+    """Whether a part of a durable term is larger than every journal must store."""
+    stack = [term]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, (str, bytes)):
+            if len(value) > REQUIRED_BYTES:
+                return True
+        elif isinstance(value, int):
+            if value.bit_length() > REQUIRED_BITS:
+                return True
+        elif isinstance(value, dict):
+            stack.extend(value)
+            stack.extend(value.values())
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            stack.extend(value)
+    return False
 
 
 def _merge(*parts: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
@@ -765,14 +790,14 @@ def _events_wrong(wanted: tuple[dict[str, Any], ...], found: list[dict[str, Any]
         if differs:
             seqs = [event.get("seq") for event in found]
             dense = seqs == list(range(wanted[0]["seq"], wanted[0]["seq"] + len(found)))
-            shown = "" if dense else f"; the seqs read {_seqs(seqs)}"
-            return f"the history differs: {differs}{shown}", Aspect.EVENTS
+            listed = "" if dense else f"; the seqs read {_seqs(seqs)}"
+            return f"the history differs: {differs}{listed}", Aspect.EVENTS
     if len(found) != len(wanted):
         more = "more" if len(found) > len(wanted) else "fewer"
         odd = found[len(wanted)] if len(found) > len(wanted) else wanted[len(found)]
         which = "the first surplus one" if len(found) > len(wanted) else "the first missing one"
         return (
-            f"the history has {more} events than it must: {len(found)} instead of {len(wanted)}; {which} is {odd!r:.120}",
+            f"the history has {more} events than it must: {len(found)} instead of {len(wanted)}; {which} is {shown(odd, 120)}",
             Aspect.EVENTS,
         )
     return None
@@ -789,7 +814,7 @@ def _snapshot_wrong(wanted: Snapshot | None, found: Snapshot | None) -> _Wrong |
             return None
         if found is None and wanted is not None:
             return f"no snapshot came, but one through seq {wanted.through_seq} was taken", Aspect.SNAPSHOT
-        return f"a snapshot came ({found!r:.120}), but none was taken", Aspect.SNAPSHOT
+        return f"a snapshot came ({shown(found, 120)}), but none was taken", Aspect.SNAPSHOT
     if not equal(found.through_seq, wanted.through_seq):
         return (
             f"the snapshot is the one through seq {found.through_seq!r}, but the one through seq {wanted.through_seq} is latest",

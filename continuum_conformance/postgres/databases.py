@@ -33,7 +33,9 @@ def connect(dsn: str, shown: str = "") -> Connection[TupleRow]:
             dsn, autocommit=True, connect_timeout=CONNECT_SECONDS, application_name="continuum"
         )
     except psycopg.Error as error:
-        raise PostgresUnavailable(f"no connection to {mask(shown or dsn)}: {mask(str(error)).strip()}") from None
+        raise PostgresUnavailable(
+            f"no connection to {mask(shown or dsn)}: {mask(str(error)).strip()}"
+        ) from None
 
 
 class Databases:
@@ -71,6 +73,23 @@ class Databases:
                     f"cannot create a database on {mask(self._maintenance)}: {str(error).strip()}"
                 ) from error
         return name
+
+    def adopt(self, database: str) -> None:
+        """Make a database the first of this family: on a new server of ours, initdb has made an empty one.
+
+        Renaming costs a tenth of creating, or less where the disk is slow. Raises `PostgresUnavailable`.
+        """
+        with self._lock, connect(self._maintenance) as connection:
+            from psycopg import Error, sql
+
+            rename = sql.SQL("ALTER DATABASE {} RENAME TO {}")
+            try:
+                connection.execute(rename.format(sql.Identifier(database), sql.Identifier(self._family)))
+            except Error as error:
+                raise PostgresUnavailable(
+                    f"cannot rename the database {database}: {str(error).strip()}"
+                ) from error
+            self._count = 1
 
     def drop_all(self) -> None:
         """Drop every database of this family, with the sessions that still use it. Raises `PostgresUnavailable`."""

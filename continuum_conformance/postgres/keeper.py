@@ -93,6 +93,8 @@ def gone(process: int) -> bool:
             return status.rpartition(")")[2].split()[0] in "ZX"
     except (ProcessLookupError, FileNotFoundError):
         return True
+    except PermissionError:  # another user's: it lives
+        return False
     return False
 
 

@@ -102,10 +102,12 @@ class PrivateServer(PostgresServer):
         self._configure(settings)
         self.port = self._first_start()
         """The port on 127.0.0.1."""
-        self._databases = Databases(self._dsn("postgres"), new_family())
+        family = new_family()
+        self._databases = Databases(self._dsn("template1"), family)
+        self._databases.adopt("postgres")
         kind = "embedded PostgreSQL" if installation.embedded else "PostgreSQL"
         super().__init__(
-            dsn=self.fresh_database(),
+            dsn=self._dsn(family),
             description=f"{kind} {version} ({installation.origin}), {HOST}:{self.port}",
             may_kill=True,
         )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import html
+import re
 from urllib.parse import quote
 
 from continuum_conformance.report.highlight import pieces
 from continuum_conformance.report.text import clip, printable
 
-__all__ = ["anchor", "code", "href", "prose"]
+__all__ = ["anchor", "code", "contract_text", "href", "prose"]
 
 _LONGEST_PROSE = 4_000
 _LONGEST_CODE = 100_000
@@ -17,6 +18,11 @@ _LONGEST_CODE = 100_000
 def prose(text: object) -> str:
     """The text, escaped for content and for quoted attributes; what cannot be seen is shown as an escape."""
     return html.escape(printable(clip(str(text), _LONGEST_PROSE)))
+
+
+def contract_text(text: str) -> str:
+    """A sentence of the contract, where backticks mark code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", prose(text))
 
 
 def code(source: str) -> str:

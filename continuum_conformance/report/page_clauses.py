@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from continuum_conformance.contract.clauses import CLAUSES
 from continuum_conformance.report.data import ClauseResult, Report, Standing
-from continuum_conformance.report.markup import anchor, href, prose
+from continuum_conformance.report.markup import anchor, contract_text, href, prose
 from continuum_conformance.report.page_findings import finding_anchor
 from continuum_conformance.report.summary import LABELS, by_chapter, failures
 from continuum_conformance.report.text import duration
@@ -104,11 +104,11 @@ def _strip(entries: Sequence[ClauseResult]) -> str:
 
 def _clause(entry: ClauseResult, told_under: str | None) -> str:
     standing = entry.standing
-    rows = [("Rule", prose(entry.rule)), ("Why", prose(entry.reason))]
+    rows = [("Rule", contract_text(entry.rule)), ("Why", contract_text(entry.reason))]
     if standing in ("failed", "expected", "advice"):
-        rows.append(("Check", prose(entry.advice)))
+        rows.append(("Check", contract_text(entry.advice)))
     if note := CLAUSES[entry.id].note if entry.id in CLAUSES else "":
-        rows.append(("Note", prose(note)))
+        rows.append(("Note", contract_text(note)))
     if entry.text:
         rows.append(
             ("Found" if standing in ("failed", "expected", "advice") else "Because", prose(entry.text))

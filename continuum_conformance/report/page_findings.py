@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from continuum_conformance.report.data import ClauseResult, Report
-from continuum_conformance.report.markup import anchor, code, href, prose
+from continuum_conformance.report.markup import anchor, code, contract_text, href, prose
 from continuum_conformance.report.summary import LABELS, Failure, failures, replay_command, unjudged
 from continuum_conformance.report.text import plural
 from continuum_conformance.report.timeline import timeline
@@ -56,7 +56,7 @@ def _article(failure: Failure, unfolded: bool) -> str:
         parts.append(_folded("The adapter's own error", finding.traceback))
         parts.append(_folded("Where it hung", finding.stack))
     if entry.advice:
-        parts.append(f'<p class="callout"><strong>What to check.</strong> {prose(entry.advice)}</p>')
+        parts.append(f'<p class="callout"><strong>What to check.</strong> {contract_text(entry.advice)}</p>')
     if finding and (line := replay_command(finding)):
         note = f' <span class="tag">{prose(finding.replay_note)}</span>' if finding.replay_note else ""
         parts.append(f"<h4>See it again{note}</h4>{command(line, 'Command that replays the finding')}")
@@ -73,8 +73,8 @@ def _rule(entry: ClauseResult) -> str:
     if not entry.rule:
         return ""
     return (
-        f'<dl class="rule"><dt>Rule</dt><dd><a class="id" href="{href(entry.id)}">{prose(entry.id)}</a> {prose(entry.rule)}'
-        f"</dd><dt>Why</dt><dd>{prose(entry.reason)}</dd></dl>"
+        f'<dl class="rule"><dt>Rule</dt><dd><a class="id" href="{href(entry.id)}">{prose(entry.id)}</a> {contract_text(entry.rule)}'
+        f"</dd><dt>Why</dt><dd>{contract_text(entry.reason)}</dd></dl>"
     )
 
 
@@ -88,7 +88,7 @@ def advice(report: Report) -> str:
     """Each SHOULD that is not met, with what to look at."""
     items = "".join(
         f"<li>{links([entry.id])}<p>{prose(entry.text or entry.rule)}</p>"
-        f'<p class="quiet">{prose(entry.advice)}</p></li>'
+        f'<p class="quiet">{contract_text(entry.advice)}</p></li>'
         for entry in report.standing("advice")
     )
     return _section("advice", "Advice", "a SHOULD that is not met is no failure", items)

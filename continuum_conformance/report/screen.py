@@ -121,10 +121,11 @@ def cut(text: str, room: int) -> str:
     """The text in at most ``room`` columns."""
     if columns(text) <= room:
         return text
-    kept = text[: max(room - 3, 0)]
-    while columns(kept) > room - 3:
+    dots = "..." if room > 3 else ""
+    kept = text[: max(room - len(dots), 0)]
+    while columns(kept) > room - len(dots):
         kept = kept[:-1]
-    return f"{kept}..."
+    return kept + dots
 
 
 def _fitting() -> int:

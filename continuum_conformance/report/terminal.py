@@ -33,6 +33,7 @@ _LONGEST_MESSAGE = 1_200
 _LONGEST_CODE_LINE = 240
 _MOST_CODE_LINES = 80
 _MOST_TRACE_LINES = 12
+_NARROWEST_TITLE = 8
 
 _GLYPHS: Mapping[Standing, tuple[str, str, str]] = {
     "passed": ("·", ".", "green"),
@@ -112,18 +113,20 @@ class Terminal:
     def _table(self, report: Report) -> None:
         screen = self._screen
         chapters = list(by_chapter(report))
-        widest = max((columns(title) for _, title, _ in chapters), default=0)
-        for key, title, entries in chapters:
+        most = max((len(entries) for _, _, entries in chapters), default=0)
+        room = max(screen.width - most - 14, _NARROWEST_TITLE)
+        titles = {key: cut(one_line(title), room) for key, title, _ in chapters}
+        widest = max(map(columns, titles.values()), default=0)
+        for key, _, entries in chapters:
             passed = sum(entry.standing == "passed" for entry in entries)
             counting = sum(entry.standing not in ("unsupported", "not_applicable") for entry in entries)
             figures = f"{passed}/{counting}" if counting else "-"
             glyphs = "".join(
                 screen.paint(self._glyph(entry.standing), _style(entry.standing)) for entry in entries
             )
-            padding = " " * (widest - columns(title))
-            screen.line(
-                f"{screen.paint(one_line(key), 'bold')}  {one_line(title)}{padding}  {figures:>5}  {glyphs}"
-            )
+            name = screen.paint(cut(one_line(key), 3), "bold")
+            padding = " " * (widest - columns(titles[key]))
+            screen.line(f"{name}  {titles[key]}{padding}  {figures:>5}  {glyphs}")
         self._legend([standing for standing in LABELS if report.counts[standing]])
 
     def _legend(self, used: list[Standing]) -> None:
@@ -160,8 +163,9 @@ class Terminal:
 
     def _failure(self, failure: Failure) -> None:
         screen, entry, finding = self._screen, failure.lead, failure.finding
-        name = screen.paint(f"{self._glyph('failed')} {one_line(entry.id)}", "bold", "red")
-        screen.line(f"{name}  {one_line(entry.level)}  {screen.paint(one_line(entry.chapter_title), 'dim')}")
+        name = cut(f"{self._glyph('failed')} {one_line(entry.id)}", screen.width - 8)
+        chapter = cut(one_line(entry.chapter_title), screen.width - columns(name) - 10)
+        screen.line(f"{screen.paint(name, 'bold', 'red')}  {entry.level}  {screen.paint(chapter, 'dim')}")
         self._row("rule", entry.rule)
         self._row("found", entry.text, "bold")
         if failure.also:
@@ -177,7 +181,7 @@ class Terminal:
 
     def _failure_in_a_line(self, failure: Failure) -> None:
         screen = self._screen
-        head = f"{self._glyph('failed')} {one_line(failure.lead.id):<7}"
+        head = cut(f"{self._glyph('failed')} {one_line(failure.lead.id):<7}", screen.width // 2)
         also = f" (also {short_ids(failure.also)})" if failure.also else ""
         message = one_line(failure.lead.text or failure.lead.rule)
         screen.line(f"{screen.paint(head, 'red')} {cut(message + also, screen.width - columns(head) - 1)}")
@@ -190,9 +194,9 @@ class Terminal:
                 self._row(entry.id, entry.expected or "no reason given")
         stale = [entry for entry in report.clauses if entry.stale]
         if stale:
-            self._screen.heading(f"Expected to fail, but passed: remove these lines ({len(stale)})", "red")
+            self._screen.heading(f"Expected to fail, but passed ({len(stale)})", "red")
             for entry in stale:
-                self._row(entry.id, entry.expected or "no reason given")
+                self._row(entry.id, f"remove this line: {entry.expected}")
 
     def _advice(self, report: Report) -> None:
         entries = report.standing("advice")

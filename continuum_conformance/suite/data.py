@@ -261,13 +261,13 @@ RICH: tuple[Any, ...] = (
     Decimal("NaN"),
     Decimal("-Infinity"),
     Decimal("123456789012345678901234567890.123456789"),
-    datetime(2026, 1, 2, 3, 4, 5, 678901),  # noqa: DTZ001 - naive on purpose
-    datetime(2026, 1, 2),  # noqa: DTZ001
+    datetime(2026, 1, 2, 3, 4, 5, 678901),
+    datetime(2026, 1, 2),
     datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
     datetime(2026, 1, 2, 3, 4, 5, 1, tzinfo=timezone(timedelta(hours=5, minutes=30))),
     datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=-9, minutes=-30))),
-    datetime(1, 1, 1),  # noqa: DTZ001
-    datetime(9999, 12, 31, 23, 59, 59, 999999),  # noqa: DTZ001
+    datetime(1, 1, 1),
+    datetime(9999, 12, 31, 23, 59, 59, 999999),
     date(2026, 1, 2),
     date(1, 1, 1),
     time(3, 4, 5, 678901),

@@ -21,7 +21,7 @@ from continuum_conformance.contract.errors import NotDurable
 from continuum_conformance.contract.journal import OPERATIONS
 from continuum_conformance.contract.records import Instance, Lease, RunState, Snapshot
 from continuum_conformance.contract.terms import check_durable, copy_term, difference
-from continuum_conformance.harness import Handle, Subject
+from continuum_conformance.harness import Subject
 from continuum_conformance.model import (
     EMPTY,
     Impossible,
@@ -55,11 +55,11 @@ class Session:
         self.remarks: Counter[str] = Counter()
         self.hangs = 0
         self.single_handle = False
-        self._handles: dict[str, Handle] = {}
+        self._handles: dict[str, Any] = {}
         self._salt = os.urandom(3).hex()
         self._numbers = itertools.count(1)
 
-    def handle(self, worker: str) -> Handle:
+    def handle(self, worker: str) -> Any:
         """The worker's handle, opened at its first use, and anew after one that hung. Raises `HarnessError`."""
         if self.single_handle:
             worker = "A"
@@ -68,7 +68,11 @@ class Session:
             self._handles[worker] = found = self.subject.open(worker)
         return found
 
-    def reopen(self, worker: str) -> Handle:
+    def adopt(self, worker: str, handle: Any) -> None:
+        """Use a handle that was opened elsewhere, such as one in a second process."""
+        self._handles[worker] = handle
+
+    def reopen(self, worker: str) -> Any:
         """Close the worker's handle and open another. Raises `HarnessError`."""
         self.close(worker)
         return self.handle(worker)
@@ -199,7 +203,7 @@ class Lab:
         ordered = {key: arguments[key] for key in OPERATIONS[name]}
         worker = "A" if self.session.single_handle else on
         told = Operation(name, {key: _kept(value) for key, value in ordered.items()}, worker)
-        outcome = self.session.handle(worker).call(Operation(name, ordered, worker), limit=limit, then=then)
+        outcome: Outcome = self.session.handle(worker).call(Operation(name, ordered, worker), limit=limit, then=then)
         self.session.statistics["operations"] += 1
         if outcome.remark:
             self.session.remarks[outcome.remark] += 1
@@ -213,6 +217,15 @@ class Lab:
             self._advise(told, outcome)
         self.world = verdict
         self.steps.append(step)
+        return outcome
+
+    def ask(self, name: str, *, on: str = "A", **arguments: Any) -> Outcome:
+        """Carry out an operation that the model does not judge: what came is the test's to say."""
+        arguments.setdefault("instance", self.instance)
+        operation = Operation(name, {key: arguments[key] for key in OPERATIONS[name]}, on)
+        outcome: Outcome = self.session.handle(on).call(operation)
+        self.session.statistics["operations"] += 1
+        self.steps.append(Step(operation, _kept_outcome(outcome), self._arranging))
         return outcome
 
     def _advise(self, operation: Operation, outcome: Outcome) -> None:
