@@ -17,10 +17,10 @@ from __future__ import annotations
 import itertools
 import random
 import selectors
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import Any, Self
 
 import psycopg
@@ -188,17 +188,19 @@ class Session:
         """Execute a prepared statement and wait for its result, in a wait that Ctrl-C ends."""
         pgconn = self._pgconn
         pgconn.send_query_prepared(statement.name, parameters, statement.formats, pq.Format.BINARY)
+        result = None
         while True:
-            self._selector.select()
-            pgconn.consume_input()
-            if not pgconn.is_busy():
+            while pgconn.is_busy():
+                self._selector.select()
+                pgconn.consume_input()
+            latest = pgconn.get_result()
+            if latest is None:
                 break
-        first = last = pgconn.get_result()
-        while last is not None:  # the end of the results; a broken connection puts an error before it
-            first, last = (first if first is last else last), pgconn.get_result()
-        if first is None:
-            raise psycopg.OperationalError("the server closed the connection")
-        return first
+            # The last one counts: the commit comes after the statement's own result, and may fail.
+            result = latest
+        if result is None:
+            raise psycopg.OperationalError("the server gave no result")
+        return result
 
 
 class Database:
@@ -219,7 +221,9 @@ class Database:
         except psycopg.ProgrammingError:
             # Its words are not passed on: they may hold a password.
             raise InvalidArgument("the DSN is not one that libpq can read") from None
-        self._places = threading.Semaphore(pool_size)
+        self._places: SimpleQueue[None] = SimpleQueue()  # a semaphore, faster than the library's own
+        for _ in range(pool_size):
+            self._places.put(None)
         self._idle: list[Session] = []
         self._generation = 0
         self._closed = False
@@ -276,7 +280,7 @@ class Database:
 
     def _take(self) -> Session:
         """A session of our own for a while: an idle one that is not known to be dead, or a new one."""
-        self._places.acquire()
+        self._places.get()
         until = time.monotonic() + PATIENCE
         try:
             while not self._closed:
@@ -295,7 +299,7 @@ class Database:
                 time.sleep(random.uniform(0.01, 0.1))
             raise JournalUnavailable("the journal is closed")
         except BaseException:
-            self._places.release()
+            self._places.put(None)
             raise
 
     def _give_back(self, session: Session, *, keep: bool = True) -> bool:
@@ -309,7 +313,7 @@ class Database:
             self._generation += 1
         if self._closed:
             self._close_idle()
-        self._places.release()
+        self._places.put(None)
         return broken
 
     def _pop_idle(self) -> Session | None:

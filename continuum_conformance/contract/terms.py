@@ -80,15 +80,12 @@ def check_durable(
     leave = object()
     open_containers: set[int] = set()
     stack: list[tuple[Any, _Path]] = [(term, None)]
-    nodes = 0
+    nodes = 1
     while stack:
         value, path = stack.pop()
         if value is leave:
             open_containers.discard(path)  # the identity stands in the place of the path
             continue
-        nodes += 1
-        if nodes > max_nodes:
-            raise NotDurable(f"{root} holds more than {max_nodes} values", path=root, kind="too large")
         cls = type(value)
         if cls in _PLAIN_LEAVES:
             continue
@@ -98,18 +95,25 @@ def check_durable(
             continue
         children: list[tuple[Any, _Path]]
         if cls is list or (rich and cls is tuple):
-            children = [(item, (path, f"[{index}]")) for index, item in enumerate(value)]
+            children = [
+                (item, (path, f"[{index}]")) for index, item in enumerate(value) if not _plainly_durable(item)
+            ]
         elif cls is dict:
             children = []
             for key, item in value.items():
-                _check_key(key, root, path, rich)
-                children.append((item, (path, _segment(key))))
+                if not (type(key) is str and key.isascii()):
+                    _check_key(key, root, path, rich)
+                if not _plainly_durable(item):
+                    children.append((item, (path, _segment(key))))
         elif rich and cls in (set, frozenset):
             children = [(item, path) for item in value]
         elif rich and cls in _RICH_LEAVES:
             continue
         else:
             raise NotDurable(path=_render(root, path), kind=cls.__name__)
+        nodes += len(value)
+        if nodes > max_nodes:
+            raise NotDurable(f"{root} holds more than {max_nodes} values", path=root, kind="too large")
         if id(value) in open_containers:
             raise NotDurable(path=_render(root, path), kind="a container that holds itself")
         if len(open_containers) >= max_depth:
@@ -119,6 +123,12 @@ def check_durable(
         open_containers.add(id(value))
         stack.append((leave, id(value)))  # type: ignore[arg-type]
         stack.extend(reversed(children))
+
+
+def _plainly_durable(value: object) -> bool:
+    """Whether a value is durable at first sight, as most are; this spares the way to it."""
+    cls = type(value)
+    return cls in _PLAIN_LEAVES or (cls is str and value.isascii())  # type: ignore[attr-defined]
 
 
 def _check_key(key: object, root: str, path: _Path, rich: bool) -> None:

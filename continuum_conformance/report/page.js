@@ -73,10 +73,10 @@
   addEventListener("hashchange", reveal);
   reveal();
 
-  // Paper cannot be unfolded.
+  // Paper cannot be unfolded: it gets every finding and every chapter, its clauses in a line each.
   let folded = [];
   addEventListener("beforeprint", () => {
-    folded = all("details:not([open])");
+    folded = all(".finding details:not([open]), .chapter:not([open])");
     for (const box of folded) box.open = true;
   });
   addEventListener("afterprint", () => {

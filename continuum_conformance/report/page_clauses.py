@@ -71,7 +71,7 @@ def _chapter(key: str, title: str, entries: Sequence[ClauseResult], told: Mappin
     needs_a_look = any(entry.standing in ("failed", "inconclusive") for entry in entries)
     rows = "".join(_clause(entry, told.get(entry.id)) for entry in entries)
     return (
-        f'<details class="chapter" id="{anchor(key)}"{" open" if needs_a_look else ""}><summary>'
+        f'<details class="chapter" id="{anchor(f"chapter-{key}")}"{" open" if needs_a_look else ""}><summary>'
         f'<span class="key">{prose(key)}</span><span class="title">{prose(title)}</span>'
         f'<span class="figures" title="passed of those that count">{figures}</span>{_strip(entries)}</summary>'
         f"<div>{rows}</div></details>"

@@ -122,8 +122,9 @@ def cut(text: str, room: int) -> str:
     if columns(text) <= room:
         return text
     dots = "..." if room > 3 else ""
-    kept = text[: max(room - len(dots), 0)]
-    while columns(kept) > room - len(dots):
+    left = max(room - len(dots), 0)
+    kept = text[:left]
+    while columns(kept) > left:
         kept = kept[:-1]
     return kept + dots
 

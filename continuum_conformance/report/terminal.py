@@ -165,7 +165,9 @@ class Terminal:
         screen, entry, finding = self._screen, failure.lead, failure.finding
         name = cut(f"{self._glyph('failed')} {one_line(entry.id)}", screen.width - 8)
         chapter = cut(one_line(entry.chapter_title), screen.width - columns(name) - 10)
-        screen.line(f"{screen.paint(name, 'bold', 'red')}  {entry.level}  {screen.paint(chapter, 'dim')}")
+        screen.line(
+            f"{screen.paint(name, 'bold', 'red')}  {cut(one_line(entry.level), 6)}  {screen.paint(chapter, 'dim')}"
+        )
         self._row("rule", entry.rule)
         self._row("found", entry.text, "bold")
         if failure.also:

@@ -33,7 +33,7 @@ def attribute(found: Impossible, step: Step, before: Sequence[Step]) -> tuple[st
     suspect = _suspect(operation.key, before)
     if suspect is None:
         return found.clauses
-    return tuple(dict.fromkeys((*_blame(found.aspect, step, suspect), *()))) or found.clauses
+    return _blame(found.aspect, step, suspect)
 
 
 def _after_error(step: Step, before: Sequence[Step]) -> bool:
@@ -59,7 +59,7 @@ def _blame(aspect: Aspect, step: Step, suspect: Step) -> tuple[str, ...]:
     if did.name in READS:
         return (
             ("LOD-3",)
-            if suspect.note
+            if suspect.mutates
             else ("LOD-2", "APP-10")
             if did.worker != read.worker
             else ("LOD-2", "LOD-4")
@@ -70,7 +70,7 @@ def _blame(aspect: Aspect, step: Step, suspect: Step) -> tuple[str, ...]:
     elsewhere = ("APP-10",) if did.worker != read.worker else ()
     if not suspect.outcome.ok:
         return _REFUSED_TRACE.get((did.name, aspect), _REFUSED_TRACE.get((did.name, None), ("ISO-3",)))
-    if suspect.note:
+    if suspect.mutates:
         return ("TRM-4",)
     return (*_ACCEPTED_TRACE.get((did.name, aspect), ("ISO-3",)), *elsewhere)
 

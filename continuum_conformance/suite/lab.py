@@ -10,10 +10,11 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -21,7 +22,7 @@ from continuum_conformance.contract.errors import NotDurable
 from continuum_conformance.contract.journal import OPERATIONS
 from continuum_conformance.contract.records import Instance, Lease, RunState, Snapshot
 from continuum_conformance.contract.terms import check_durable, copy_term, difference
-from continuum_conformance.harness import Subject
+from continuum_conformance.harness import SecondProcess, Subject
 from continuum_conformance.model import (
     EMPTY,
     Impossible,
@@ -33,15 +34,19 @@ from continuum_conformance.model import (
     World,
 )
 from continuum_conformance.suite.attribution import attribute
-from continuum_conformance.suite.violation import Step, Violation
+from continuum_conformance.suite.violation import Step, Violation, forge
 
-__all__ = ["HOUR", "Lab", "RunUnderTest", "Session"]
+__all__ = ["HOUR", "SECOND_PROCESS", "WORKERS", "Lab", "RunUnderTest", "Session"]
 
 HOUR = 3600.0
 """A ttl that does not run out within a test."""
 
 WORKERS = ("A", "B")
 """The handles that a test has: two of one store."""
+
+
+SECOND_PROCESS = "P"
+"""The handle that stands for a process of its own."""
 
 
 class Session:
@@ -60,17 +65,22 @@ class Session:
         self._numbers = itertools.count(1)
 
     def handle(self, worker: str) -> Any:
-        """The worker's handle, opened at its first use, and anew after one that hung. Raises `HarnessError`."""
-        if self.single_handle:
+        """The worker's handle, opened at its first use, and anew after one that hung. Raises `HarnessError`.
+
+        Worker ``P`` is a second process: the handles of this one are closed before it starts, and it ends
+        before one of them is used again (DUR).
+        """
+        if worker != SECOND_PROCESS:
+            self.close(SECOND_PROCESS)
+        elif worker not in self._handles:
+            self.close_handles()
+            self._handles[worker] = SecondProcess(self.subject)
+        if self.single_handle and worker in WORKERS:
             worker = "A"
         found = self._handles.get(worker)
         if found is None or found.broken:
             self._handles[worker] = found = self.subject.open(worker)
         return found
-
-    def adopt(self, worker: str, handle: Any) -> None:
-        """Use a handle that was opened elsewhere, such as one in a second process."""
-        self._handles[worker] = handle
 
     def reopen(self, worker: str) -> Any:
         """Close the worker's handle and open another. Raises `HarnessError`."""
@@ -86,10 +96,14 @@ class Session:
     def close_all(self) -> None:
         """Close every handle, and the loop. Raises `HarnessError` when the author's ``close`` fails."""
         try:
-            for worker in list(self._handles):
-                self.close(worker)
+            self.close_handles()
         finally:
             self.subject.shutdown()
+
+    def close_handles(self) -> None:
+        """Close every handle. Raises `HarnessError` when the author's ``close`` fails."""
+        for worker in list(self._handles):
+            self.close(worker)
 
     def fresh_salt(self) -> str:
         """A short text that no name of this session has had."""
@@ -181,8 +195,7 @@ class Lab:
         name: str,
         *,
         on: str = "A",
-        note: str = "",
-        then: Callable[[], None] | None = None,
+        mutates: str = "",
         limit: float | None = None,
         **arguments: Any,
     ) -> Outcome:
@@ -191,8 +204,8 @@ class Lab:
         Args:
             name: the operation.
             on: the handle.
-            note: what happens beside the call, for the reader.
-            then: called after the call's first step (see ``Handle.call``).
+            mutates: ``"arguments"`` when the caller changes them after the call's first step, ``"answer"`` when
+                it changes what it got.
             limit: seconds, instead of the subject's.
             arguments: the operation's arguments by name, without the instance where it is the lab's.
 
@@ -203,11 +216,13 @@ class Lab:
         ordered = {key: arguments[key] for key in OPERATIONS[name]}
         worker = "A" if self.session.single_handle else on
         told = Operation(name, {key: _kept(value) for key, value in ordered.items()}, worker)
-        outcome: Outcome = self.session.handle(worker).call(Operation(name, ordered, worker), limit=limit, then=then)
+        operation = Operation(name, ordered, worker)
+        then = partial(forge, *ordered.values()) if mutates == "arguments" else None
+        outcome: Outcome = self.session.handle(worker).call(operation, limit=limit, then=then)
         self.session.statistics["operations"] += 1
         if outcome.remark:
             self.session.remarks[outcome.remark] += 1
-        step = Step(told, _kept_outcome(outcome), self._arranging, note)
+        step = Step(told, _kept_outcome(outcome), self._arranging, mutates)
         verdict = self.session.specification.step(self.world, told, step.outcome)
         if isinstance(verdict, Impossible):
             clauses = attribute(verdict, step, self.steps)
@@ -217,6 +232,8 @@ class Lab:
             self._advise(told, outcome)
         self.world = verdict
         self.steps.append(step)
+        if mutates == "answer":
+            forge(outcome.value)
         return outcome
 
     def ask(self, name: str, *, on: str = "A", **arguments: Any) -> Outcome:
@@ -258,10 +275,6 @@ class Lab:
         if self.steps:
             self.steps[-1] = replace(self.steps[-1], due=self.steps[-1].due or "see above")
         raise self._violation(clauses or self.clauses[:1], message, None)
-
-    def note(self, text: str) -> None:
-        """Say beside the last call what the caller did then."""
-        self.steps[-1] = replace(self.steps[-1], note=text)
 
     def count(self, situation: str) -> None:
         """Count that a situation was reached; the report shows the counts."""

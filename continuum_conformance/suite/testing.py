@@ -30,7 +30,7 @@ from continuum_conformance.contract.clauses import CLAUSES
 from continuum_conformance.suite.lab import Lab, Session
 from continuum_conformance.suite.violation import Violation
 
-__all__ = ["PROFILES", "Profile", "Result", "SuiteTest", "checks", "run_test", "seed_of"]
+__all__ = ["PROFILES", "Profile", "Result", "Search", "SuiteTest", "checks", "run_test", "seed_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,28 +171,36 @@ def seed_of(test: str, seed: int) -> int:
     return zlib.crc32(f"{seed}:{test}".encode())
 
 
-class _Search:
+class Search:
     """The smallest violation so far, and how many further tries are left."""
 
     def __init__(self, result: Result, shrinks: int) -> None:
         self.result = result
         self.left = shrinks
 
-    def example(self, run: Callable[[], Lab]) -> None:
-        """Run one example; raises its `Violation`, or `_Enough`."""
+    def begin(self) -> None:
+        """Count one example. Ends the search when enough were spent on making the counterexample smaller."""
         if self.result.violation is not None:
             self.left -= 1
             if self.left < 0:
                 raise _Enough
         self.result.examples += 1
+
+    def found(self, violation: Violation) -> None:
+        """Keep a violation when it is the smallest. Ends the search when it was a hang: each costs its limit."""
+        best = self.result.violation
+        if best is None or (best.arranging, *best.size) > (violation.arranging, *violation.size):
+            self.result.violation = violation
+        if violation.hang:
+            raise _Enough
+
+    def example(self, run: Callable[[], Lab]) -> None:
+        """Run one example; raises its `Violation`."""
+        self.begin()
         try:
             lab = run()
         except Violation as violation:
-            best = self.result.violation
-            if best is None or (best.arranging, *best.size) > (violation.arranging, *violation.size):
-                self.result.violation = violation
-            if violation.hang:
-                raise _Enough from None
+            self.found(violation)
             raise
         self.result.advice.update(lab.advice)
 
@@ -219,7 +227,7 @@ def run_test(test: SuiteTest, session: Session, profile: Profile, seed: int) -> 
     What the adapter does never raises here. Raises `HarnessError` when its handles cannot be opened.
     """
     result = Result(test)
-    search = _Search(result, profile.shrinks)
+    search = Search(result, profile.shrinks)
     started = time.perf_counter()
     own_seed = seed_of(test.name, seed)
     try:
@@ -249,7 +257,7 @@ def _run_once(test: SuiteTest, session: Session, **data: Any) -> Lab:
     return lab
 
 
-def _run_with_data(test: SuiteTest, session: Session, profile: Profile, seed: int, search: _Search) -> None:
+def _run_with_data(test: SuiteTest, session: Session, profile: Profile, seed: int, search: Search) -> None:
     strategies = {name: make(session.capabilities) for name, make in test.given.items()}
 
     def examples(**data: Any) -> None:

@@ -3,10 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
+from continuum_conformance.contract.records import Run
 from continuum_conformance.model import Operation, Outcome
 
-__all__ = ["Step", "Violation"]
+__all__ = ["Step", "Violation", "forge"]
+
+
+def forge(*objects: Any) -> None:
+    """Change every container within the objects in place: the caller does so after a call (LOD-3, TRM-4)."""
+    for held in objects:
+        held = getattr(held, "steps_by_seq", held)
+        if isinstance(held, list):
+            forge(*held)
+            held.append("forged")
+        elif isinstance(held, tuple):
+            forge(*held)
+        elif isinstance(held, dict):
+            forge(*held.values())
+            for key in [key for key, value in held.items() if not isinstance(value, (list, dict))]:
+                held[key] = "forged"
+            held["forged"] = True
+        elif isinstance(held, set):
+            held.add("forged")
+        elif isinstance(held, Run):
+            forge(held.input, held.result, held.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +38,8 @@ class Step:
     operation: Operation
     outcome: Outcome
     setup: bool = False
-    note: str = ""
-    """What happened beside the call, such as ``the caller changed the event afterwards``."""
+    mutates: str = ""
+    """``"arguments"`` or ``"answer"``: which of the call's objects the caller changed afterwards (see `forge`)."""
     due: str = ""
     """What should have come; set on the deciding step alone."""
 

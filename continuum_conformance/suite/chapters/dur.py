@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from continuum_conformance.contract.records import RunState
-from continuum_conformance.harness import SecondProcess
-from continuum_conformance.suite.lab import WORKERS, Lab
+from continuum_conformance.suite.lab import SECOND_PROCESS, Lab
 from continuum_conformance.suite.situations import ACTIVE, TERMINAL
 from continuum_conformance.suite.testing import checks
-
-CHILD = "P"
 
 
 @checks("DUR-1")
@@ -29,24 +26,17 @@ def a_new_process_reads_what_was_acknowledged(lab: Lab) -> None:
     last.start("last", {"n": 1})
     last.append({"type": "last"}, on="B")
     runs.append(last)
-    for worker in WORKERS:
-        lab.session.close(worker)
-    child = SecondProcess(lab.session.subject)
-    lab.session.adopt(CHILD, child)
-    try:
-        for run in runs:
-            lab.look(run.key, on=CHILD)
-        busy.append({"type": "after", "seq": 3}, busy.token, on=CHILD)
-        busy.start("again", 1, on=CHILD)
-        if leases:
-            busy.acquire("eve", on=CHILD)
-            released.acquire("bob", on=CHILD)
-            expired.acquire("bob", on=CHILD)
-        last.complete({"done": 1}, on=CHILD)
-        for run in runs:
-            lab.look(run.key, on=CHILD)
-    finally:
-        lab.session.close(CHILD)
+    for run in runs:
+        lab.look(run.key, on=SECOND_PROCESS)
+    busy.append({"type": "after", "seq": 3}, busy.token, on=SECOND_PROCESS)
+    busy.start("again", 1, on=SECOND_PROCESS)
+    if leases:
+        busy.acquire("eve", on=SECOND_PROCESS)
+        released.acquire("bob", on=SECOND_PROCESS)
+        expired.acquire("bob", on=SECOND_PROCESS)
+    last.complete({"done": 1}, on=SECOND_PROCESS)
+    for run in runs:
+        lab.look(run.key, on=SECOND_PROCESS)
     for run in runs:
         run.look()
 
@@ -54,8 +44,7 @@ def a_new_process_reads_what_was_acknowledged(lab: Lab) -> None:
 @checks("DUR-1")
 def a_new_handle_reads_what_was_acknowledged(lab: Lab) -> None:
     run, done = lab.started(events=2), lab.started(state=RunState.COMPLETED)
-    for worker in WORKERS:
-        lab.session.close(worker)
+    lab.session.close_handles()
     run.look()
     done.look()
     run.append({"type": "after", "seq": 2})

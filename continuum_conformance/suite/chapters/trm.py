@@ -265,46 +265,14 @@ def a_subclass_is_refused_rather_than_flattened(lab: Lab, term: int) -> None:
         )
 
 
-@checks("TRM-4", cases=each(where=("input", "event", "payload", "result", "error", "steps")))
+@checks("TRM-4", cases=each(where=positions))
 def changing_the_object_afterwards_changes_nothing(lab: Lab, where: str) -> None:
     term: Any = {"items": [1, {"deep": [2]}], "name": "x"}
-    event: Any = {"type": "step", "payload": term, "list": [1]}
-
-    def forge() -> None:
-        term["items"][1]["deep"].append("forged")
-        term["items"].append("forged")
-        term["name"] = "forged"
-        event["type"] = "forged"
-        event["list"].append("forged")
-        event["added"] = True
-
-    how: dict[str, Any] = {"then": forge, "note": "the caller changed the object after the call"}
-    if where == "input":
-        run = lab.run()
-        run.start("checkout", term, **how)
-    elif where in ("event", "payload"):
-        run = lab.started()
-        run.append(event, **how)
-        run.append()
-    elif where == "steps":
-        run = lab.started(events=1)
-        if "snapshots" not in lab.capabilities:
-            return
-        steps: dict[int, Any] = {0: term}
-
-        def forge_steps() -> None:
-            forge()
-            steps[0] = "forged"
-            steps[7] = "forged"
-
-        run.snapshot(0, steps, then=forge_steps, note=how["note"])
-    else:
-        run = lab.started()
-        if where == "result":
-            run.complete(term, **how)
-        else:
-            run.fail(term, **how)
+    run = _put(lab, where, term, mutates="arguments")
     run.look()
+    if where == "payload":
+        run.append({"type": "after", "seq": 1})
+        run.look()
 
 
 @checks("TRM-4", given={"term": any_term, "where": lambda caps: st.sampled_from(positions(caps))})

@@ -1,0 +1,218 @@
+"""The command's arguments. The templates under ``ci/`` are fed to this parser by a test."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from continuum_conformance import __version__
+from continuum_conformance.contract.capabilities import CAPABILITIES
+from continuum_conformance.contract.clauses import CONTRACT_VERSION, select
+from continuum_conformance.harness.subject import CALL_LIMIT
+
+__all__ = ["POSTGRES_CHOICES", "PROFILES", "parser"]
+
+PROFILES = ("quick", "standard", "thorough")
+POSTGRES_CHOICES = ("auto", "embedded", "local", "container")
+
+_TARGET = "an installed adapter (`continuum-conformance adapters` lists them), or module:Name"
+
+_CODES = """\
+exit codes:
+  0  conforming; with --only or --expected: what was selected passed, or failed as expected
+  1  not conforming, or a line of the expected-failure file is stale
+  2  wrong usage, or an adapter that cannot be loaded or opened
+  3  the run could not be completed: interrupted, no PostgreSQL, or clauses left unjudged
+"""
+
+_REPLAY_CODES = """\
+exit codes:
+  0  the violation does not show any more
+  1  it shows
+  2  wrong usage, a file that is no replay file, or an adapter that cannot be loaded or opened
+  3  the replay could not be completed
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers wrong usage with what was wrong, not with a screen of options."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(
+            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings
+        )
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n`{self.prog} --help` tells what it takes.\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser. ``command`` of what it returns is the name of the chosen command."""
+    whole = _Parser(
+        prog="continuum-conformance",
+        description="Checks journal adapters of durable-execution engines against the contract, clause by clause.",
+    )
+    whole.add_argument(
+        "--version",
+        action="version",
+        version=f"continuum-conformance {__version__} (contract {CONTRACT_VERSION})",
+    )
+    commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, summary: str, epilog: str = "") -> argparse.ArgumentParser:
+        described = f"{summary[0].upper()}{summary[1:]}."
+        return commands.add_parser(name, help=summary, description=described, epilog=epilog)
+
+    _check(command("check", "check an adapter and print the verdict", _CODES))
+    _replay(command("replay", "carry out a saved counterexample again", _REPLAY_CODES))
+    _clauses(command("clauses", "print the clauses of the contract"))
+    _adapters(command("adapters", "list the installed adapters"))
+    return whole
+
+
+def _check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "target",
+        metavar="TARGET",
+        nargs="?",
+        help=f"{_TARGET}; by default CONTINUUM_JOURNAL, else `journal` in [tool.continuum-conformance] of pyproject.toml",
+    )
+    plan = parser.add_argument_group("what is tried")
+    plan.add_argument(
+        "--profile", choices=PROFILES, help="how much; a plan, not a time limit (default: standard)"
+    )
+    plan.add_argument(
+        "--seed",
+        type=_seed,
+        default=0,
+        metavar="N",
+        help="of the random data (default: 0; the same seed tries the same)",
+    )
+    plan.add_argument(
+        "--only", type=_selection, metavar="FEN,APP-2", help="judge these chapters and clauses alone"
+    )
+    plan.add_argument(
+        "--expected",
+        metavar="FILE",
+        help="known failures: a clause and a reason per line; a line that passes fails the run",
+    )
+    plan.add_argument(
+        "--without",
+        type=_capabilities,
+        default=(),
+        metavar="CAPABILITY[,..]",
+        help="withdraw declared capabilities for this run, as in crash_safe",
+    )
+    plan.add_argument("--first", action="store_true", help="stop at the first MUST that fails")
+    reports = parser.add_argument_group("what is written")
+    reports.add_argument("--json", metavar="FILE", help="the report as JSON (- for standard output)")
+    reports.add_argument("--junit", metavar="FILE", help="the report as JUnit XML")
+    reports.add_argument(
+        "--report",
+        metavar="DIR",
+        help="a page (index.html), report.json, and a replay file for each failed clause",
+    )
+    _store(parser)
+    _screen(parser)
+
+
+def _replay(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="a replay file, as in out/FEN-3.json")
+    parser.add_argument(
+        "target", metavar="TARGET", nargs="?", help=f"{_TARGET}; by default the one that the file names"
+    )
+    _store(parser)
+    _screen(parser)
+
+
+def _clauses(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "which",
+        metavar="CLAUSE",
+        nargs="?",
+        help="a clause, as in FEN-3, to be told in full, or a chapter, as in FEN; several with commas",
+    )
+    parser.add_argument("--markdown", action="store_true", help="as the page docs/contract.md")
+    _screen(parser)
+
+
+def _adapters(parser: argparse.ArgumentParser) -> None:
+    _screen(parser)
+
+
+def _store(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the adapter and its store")
+    group.add_argument(
+        "--postgres",
+        choices=POSTGRES_CHOICES,
+        default="auto",
+        help="for adapters that need one: which server (default: auto, that is a given DSN, else embedded, else local programs)",
+    )
+    group.add_argument(
+        "--dsn",
+        metavar="DSN",
+        help="a server of yours, as postgresql://user@host/database (or CONTINUUM_DSN); the kit creates a database of its own there",
+    )
+    group.add_argument(
+        "--use-database",
+        action="store_true",
+        help="use the DSN's database as it is; runs of the kit stay in it",
+    )
+    group.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=CALL_LIMIT,
+        metavar="SECONDS",
+        help=f"how long a call may take before it counts as hung (default: {CALL_LIMIT:g}; 0: for ever, as for a debugger)",
+    )
+
+
+def _screen(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-colour",
+        "--no-color",
+        dest="colour",
+        action="store_false",
+        default=None,
+        help="plain text (as with NO_COLOR)",
+    )
+
+
+def _seed(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0 to 86400")
+    return seconds or 86_400.0
+
+
+def _selection(text: str) -> tuple[str, ...]:
+    try:
+        return tuple(select(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _capabilities(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    unknown = [name for name in names if name not in CAPABILITIES]
+    if unknown or not names:
+        raise argparse.ArgumentTypeError(
+            f"{_listed(unknown) or 'nothing'} is no capability; there are {', '.join(CAPABILITIES)}"
+        )
+    return names
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names))
