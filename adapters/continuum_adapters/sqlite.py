@@ -373,8 +373,7 @@ class SQLiteJournal:
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[Connection]:
-        if self._closed:
-            raise JournalUnavailable("the journal is closed")
+        self._require_open()
         outcome_unknown = False
         try:
             connection = self._begin(begin)
@@ -393,6 +392,10 @@ class SQLiteJournal:
         except (SQLAlchemyError, sqlite3.Error) as error:
             words = str(getattr(error, "orig", None) or error)
             raise JournalUnavailable(words, outcome_unknown=outcome_unknown) from error
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise JournalUnavailable("the journal is closed")
 
     def _begin(self, begin: str) -> Connection:
         """A connection within a transaction. All waiting for other processes is here: nothing has happened yet."""

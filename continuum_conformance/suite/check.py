@@ -187,15 +187,13 @@ def judge(session: Session, plan: Plan, results: list[Result]) -> list[Judgement
     if session.single_handle:
         proofs.setdefault("APP-10", (_separate_stores(), True))
     judgements = []
-    for clause_id, clause in CLAUSES.items():
-        asked = plan.only is None or clause_id in plan.only
-        if not in_force(clause) and clause_id not in proofs:
+    for entry in CLAUSES.values():
+        asked = plan.only is None or entry.id in plan.only
+        if not (asked and in_force(entry)) and entry.id not in proofs:
             continue
-        if not asked and clause_id not in proofs:
-            continue
-        if clause_id == "LOD-5" and not plan.profile.thorough and plan.only is None:
+        if entry.id == "LOD-5" and not plan.profile.thorough and plan.only is None:
             continue  # opt-in: it does not count until it is asked for
-        judgements.append(_judge_clause(clause, session, plan, results, proofs.get(clause_id)))
+        judgements.append(_judge_clause(entry, session, plan, results, proofs.get(entry.id)))
     return judgements
 
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from continuum_conformance import __version__
 from continuum_conformance.contract.clauses import CLAUSES, CONTRACT_VERSION
