@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from queue import SimpleQueue
-from typing import Any, Self
+from typing import Any
 
 import psycopg
 from psycopg import pq
@@ -128,7 +128,7 @@ class Session:
     """One connection, outside of any transaction block, with what has been prepared on it.
 
     Args:
-        connection: a connection to take over.
+        connection: a new connection, in autocommit mode; it becomes the session's.
         generation: see `Database`.
     """
 
@@ -136,21 +136,11 @@ class Session:
         self.generation = generation
         self._connection = connection
         self._pgconn = connection.pgconn
+        connection.execute(_SESSION)
         self._pgconn.nonblocking = 0
         self._prepared: set[bytes] = set()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._pgconn.socket, selectors.EVENT_READ)
-
-    @classmethod
-    def open(cls, conninfo: str, generation: int) -> Self:
-        """Connect, and set up what the statements rely on."""
-        connection = psycopg.connect(conninfo, autocommit=True)
-        try:
-            connection.execute(_SESSION)
-            return cls(connection, generation)
-        except BaseException:
-            connection.close()
-            raise
 
     def close(self) -> None:
         """End the connection."""
@@ -236,14 +226,19 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """A transaction on a connection of SQLAlchemy's, for what is done once."""
-        engine = create_engine(
-            "postgresql+psycopg://", creator=lambda: psycopg.connect(self._conninfo), poolclass=NullPool
-        )
+        until = time.monotonic() + PATIENCE
+
+        def connect() -> psycopg.Connection[Any]:
+            while (connection := self._connect(until)) is None:
+                pass
+            return connection
+
+        engine = create_engine("postgresql+psycopg://", creator=connect, poolclass=NullPool)
         try:
             with engine.begin() as connection:
                 yield connection
         except (SQLAlchemyError, psycopg.Error) as error:
-            raise JournalUnavailable(_words(error), outcome_unknown=True) from error
+            raise JournalUnavailable(_words(error)) from error
 
     def run(self, statement: Statement, **values: Any) -> list[Row]:
         """Execute a statement in one round trip, and commit it.
@@ -270,7 +265,7 @@ class Database:
                 broken = self._give_back(session, keep=sqlstate not in FORGOTTEN)
             if broken:
                 harmless = not (sent and statement.writes)
-                if not harmless or attempt == ATTEMPTS:
+                if not harmless or attempt >= ATTEMPTS:
                     raise JournalUnavailable(words, outcome_unknown=not harmless)
             elif sqlstate in CONTENTION:
                 time.sleep(random.uniform(0, min(0.001 * 2**attempt, 0.1)))
@@ -290,17 +285,24 @@ class Database:
                         return session
                     session.close()
                     continue
-                try:
-                    return Session.open(self._conninfo, self._generation)
-                except psycopg.Error as error:
-                    words = _words(error)
-                    if not any(sign in words for sign in BUSY_SERVER) or time.monotonic() > until:
-                        raise JournalUnavailable(words) from error
-                time.sleep(random.uniform(0.01, 0.1))
+                connection = self._connect(until, autocommit=True)
+                if connection is not None:
+                    return _session(connection, self._generation)
             raise JournalUnavailable("the journal is closed")
         except BaseException:
             self._places.put(None)
             raise
+
+    def _connect(self, until: float, *, autocommit: bool = False) -> psycopg.Connection[Any] | None:
+        """A new connection, or after a moment None, when the server is busy and asks for patience."""
+        try:
+            return psycopg.connect(self._conninfo, autocommit=autocommit)
+        except psycopg.Error as error:
+            words = _words(error)
+            if not any(sign in words for sign in BUSY_SERVER) or time.monotonic() > until:
+                raise JournalUnavailable(words) from error
+        time.sleep(random.uniform(0.01, 0.1))
+        return None
 
     def _give_back(self, session: Session, *, keep: bool = True) -> bool:
         """Return a session, and say whether it is broken."""
@@ -325,6 +327,16 @@ class Database:
     def _close_idle(self) -> None:
         while (session := self._pop_idle()) is not None:
             session.close()
+
+
+def _session(connection: psycopg.Connection[Any], generation: int) -> Session:
+    try:
+        return Session(connection, generation)
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, psycopg.Error):
+            raise JournalUnavailable(_words(error)) from error
+        raise
 
 
 def _words(error: Exception) -> str:

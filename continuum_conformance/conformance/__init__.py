@@ -24,9 +24,8 @@ import pytest
 
 from continuum_conformance.conformance.bench import Stage, bench_of
 from continuum_conformance.conformance.judging import judge, require_applicable
-from continuum_conformance.contract.clauses import CLAUSES
-from continuum_conformance.suite.check import every_test
-from continuum_conformance.suite.testing import SuiteTest
+from continuum_conformance.contract.clauses import CLAUSES, in_force
+from continuum_conformance.suite.testing import SuiteTest, registered
 
 __all__ = ["JournalConformance"]
 
@@ -62,7 +61,9 @@ class JournalConformance:
         if "__test__" not in vars(cls):
             cls.__test__ = cls.harness is not None or cls.__name__.startswith("Test")
         place = _place(sys._getframe(1).f_code.co_filename, sys._getframe(1).f_lineno)
-        for test in every_test():
+        for test in registered():
+            if not any(in_force(CLAUSES[clause]) for clause in test.clauses):
+                continue
             name = method_name(test)
             if hasattr(getattr(cls, name, None), "_journal_test") or not hasattr(cls, name):
                 setattr(cls, name, _method(test, name, cls, place))

@@ -132,7 +132,10 @@ def tests_for(capabilities: frozenset[str], plan: Plan) -> list[SuiteTest]:
 
 
 def run_check(
-    session: Session, plan: Plan, progress: Progress = lambda _done, _total, _label: None
+    session: Session,
+    plan: Plan,
+    progress: Progress = lambda _done, _total, _label: None,
+    results: list[Result] | None = None,
 ) -> list[Result]:
     """Carry out a plan. What was not reached has no result.
 
@@ -140,12 +143,13 @@ def run_check(
         session: the adapter, after `preflight`.
         plan: what to try.
         progress: called before each test with how many are done, how many there are, and the test's clause.
+        results: filled as the tests end and returned, so that an interrupted check keeps what it has.
 
     Raises:
         HarnessError: when a handle cannot be opened any more.
     """
     tests = tests_for(session.capabilities, plan)
-    results: list[Result] = []
+    results = [] if results is None else results
     for number, test in enumerate(tests):
         progress(number, len(tests), test.clauses[0])
         result = judge_test(test, session, plan)
