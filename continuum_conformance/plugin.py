@@ -6,7 +6,9 @@ the kit; a run in which the suite takes no part pays for a few options and a loo
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -92,14 +94,19 @@ def _take_ids(config: pytest.Config) -> tuple[str, ...]:
 
     Without any path on the command line nothing else is collected.
     """
-    ours = [
-        argument
-        for argument in config.args
-        if argument.partition("::")[0] == _ROOT and not (config.invocation_params.dir / _ROOT).is_file()
-    ]
+    ids: list[str] = []
+    others: list[str] = []
+    root = config.rootpath / _ROOT  # below a sub-folder pytest shows the ids as ../journal::FEN-3
+    for argument in config.args:
+        first, _, rest = argument.partition("::")
+        named = first == _ROOT or Path(os.path.normpath(config.invocation_params.dir / first)) == root
+        if named and not Path(config.invocation_params.dir, first).exists():
+            ids.append(f"{_ROOT}::{rest}" if rest else _ROOT)
+        else:
+            others.append(argument)
     given = config.args_source is pytest.Config.ArgsSource.ARGS
-    config.args[:] = [argument for argument in config.args if given and argument not in ours]
-    return tuple(ours)
+    config.args[:] = others if given else []
+    return tuple(ids)
 
 
 def _register_hypothesis_profiles() -> None:

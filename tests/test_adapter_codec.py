@@ -1,13 +1,14 @@
 """The payload format: every durable term comes back equal, and nothing else comes back at all."""
 
 import sys
-from datetime import UTC, date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import cbor2
 import pytest
+from continuum_adapters import codec
 from continuum_adapters.codec import MAX_DEPTH, decode, encode
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -177,3 +178,45 @@ def test_reading_imports_and_executes_nothing() -> None:
     decode(payload)
     listening = False
     assert seen == []
+
+
+def test_a_payload_that_is_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "MAX_BYTES", 100)
+    assert decode(encode(b"x" * 80, "input")) == b"x" * 80
+    with pytest.raises(NotDurable):
+        encode(b"x" * 100, "input")
+
+
+class Astray(tzinfo):
+    """A time zone whose code fails."""
+
+    def utcoffset(self, _: datetime | None) -> timedelta:
+        raise LookupError("no such zone")
+
+
+def test_a_time_zone_that_fails_is_not_durable() -> None:
+    with pytest.raises(NotDurable) as caught:
+        encode([datetime(2024, 1, 1, tzinfo=Astray())], "input")
+    assert caught.value.path == "input"
+
+
+@pytest.mark.parametrize(
+    ("term", "payload"),
+    [
+        (None, "f6"),
+        ({"type": "e"}, "a1 64 74797065 61 65"),
+        ((1,), "da434a0001 81 01"),
+        ({1}, "d9 0102 81 01"),
+        (frozenset([1]), "da434a0002 81 01"),
+        (Decimal("-1.10"), "c4 82 21 386d"),
+        (Decimal("-0.0"), "da434a0003 64 2d302e30"),
+        (datetime(2024, 1, 2, 3, 4, 5, 6, UTC), "c0 78 20" + b"2024-01-02T03:04:05.000006+00:00".hex()),
+        (datetime(2024, 1, 2), "da434a0004 82 73" + b"2024-01-02T00:00:00".hex() + "f6"),
+        (date(2024, 1, 2), "d903ec 6a" + b"2024-01-02".hex()),
+        (time(3, 4), "da434a0005 82 68" + b"03:04:00".hex() + "f6"),
+        (timedelta(days=-1, microseconds=5), "d903ea a2 01 3a0001517f 25 05"),
+        (UUID(int=1), "d825 50 00000000000000000000000000000001"),
+    ],
+)
+def test_the_bytes_are_those_of_the_specification(term: Any, payload: str) -> None:
+    assert encode(term, "input") == HEADER + bytes.fromhex(payload)

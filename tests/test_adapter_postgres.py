@@ -93,6 +93,9 @@ class Relay:
                 server.sendall(data)
         with suppress(OSError):
             server.shutdown(socket.SHUT_RDWR)
+        back.join()
+        client.close()
+        server.close()
 
     def _pass_back(self, client: socket.socket, server: socket.socket) -> None:
         with suppress(OSError):

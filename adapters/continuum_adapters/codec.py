@@ -20,10 +20,13 @@ import cbor2
 from continuum_conformance.contract import JournalUnavailable, NotDurable, Term
 from continuum_conformance.contract.terms import check_durable
 
-__all__ = ["MAX_DEPTH", "decode", "encode", "encode_checked"]
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "decode", "encode", "encode_checked"]
 
 MAX_DEPTH = 256
 """How many containers may stand within one another. (cbor2 recurses without a limit of its own when it writes.)"""
+
+MAX_BYTES = 512 * 1024 * 1024
+"""How long a payload may be: half of what a ``bytea`` and a SQLite blob hold."""
 
 # Registered by IANA.
 DATETIME = 0
@@ -63,9 +66,14 @@ def encode(term: Term, root: str, *, max_depth: int = MAX_DEPTH) -> bytes:
 def encode_checked(term: Term, root: str) -> bytes:
     """A term that is known to be durable and no deeper than `MAX_DEPTH`, as a payload; see `encode`."""
     try:
-        return _HEADER + cbor2.dumps(term, encoders=_ENCODERS)
+        payload = _HEADER + cbor2.dumps(term, encoders=_ENCODERS)
     except Exception as error:  # a tzinfo is foreign code and may raise anything
         raise NotDurable(path=root, kind=f"{type(error).__name__}: {error}") from error
+    if len(payload) > MAX_BYTES:
+        raise NotDurable(
+            f"{root} takes {len(payload)} bytes, {MAX_BYTES} at most", path=root, kind="too large"
+        )
+    return payload
 
 
 def decode(payload: bytes) -> Term:

@@ -28,7 +28,7 @@ import math
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from fractions import Fraction
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     BigInteger,
@@ -621,7 +621,7 @@ class PostgresHarness:
         {"durable", "crash_safe", "shared", "leases", "snapshots", "rich_terms", "opaque_run_ids"}
     )
     needs = "postgres"
-    tables = tuple(_metadata.tables)
+    tables: ClassVar[list[str]] = list(_metadata.tables)
     dsn: str
 
     def open(self) -> PostgresJournal:

@@ -38,7 +38,9 @@ def clauses(options: argparse.Namespace, console: Console) -> int:
 def _tell_in_full(screen: Screen, entry: Clause) -> None:
     screen.line(f"{screen.paint(entry.id, 'bold')}  {entry.level}  {CHAPTERS[entry.chapter]}")
     screen.line()
-    capability = "every adapter" if entry.capability == "core" else f"adapters that declare {entry.capability}"
+    capability = (
+        "every adapter" if entry.capability == "core" else f"adapters that declare {entry.capability}"
+    )
     since = entry.since if in_force(entry) else f"{entry.since} (a later version: not judged yet)"
     rows = {
         "rule": entry.rule,
@@ -65,7 +67,9 @@ def _list(screen: Screen, entries: list[Clause]) -> None:
             told = f" ({', '.join(conditions)})" if conditions else ""
             screen.prose(entry.rule + told, label=entry.id, indent=2, gutter=8)
         screen.line()
-    screen.line(f"{len(entries)} clauses. One in full, with reason and advice: continuum-conformance clauses FEN-3")
+    screen.line(
+        f"{len(entries)} clauses. One in full, with reason and advice: continuum-conformance clauses FEN-3"
+    )
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,9 @@ def adapters(options: argparse.Namespace, console: Console) -> int:
     if not found:
         screen.line("No adapter is installed.")
     screen.line()
-    screen.line("Any harness in a module is a target too: continuum-conformance check my_package.testing:MyHarness")
+    screen.line(
+        "Any harness in a module is a target too: continuum-conformance check my_package.testing:MyHarness"
+    )
     return 0
 
 
@@ -107,7 +113,9 @@ def _look(point: importlib.metadata.EntryPoint) -> _Adapter:
     except TargetError as error:
         return _Adapter(point.name, point.value, source, trouble=str(error))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - foreign code: one bad package must not hide the others
-        return _Adapter(point.name, point.value, source, trouble=f"{type(error).__name__}: {shown(str(error), 200)}")
+        return _Adapter(
+            point.name, point.value, source, trouble=f"{type(error).__name__}: {shown(str(error), 200)}"
+        )
     return _Adapter(
         point.name, point.value, source, tuple(sorted(subject.declared)), tuple(sorted(subject.needs))
     )

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from continuum_conformance.report.screen import Screen
+from continuum_conformance.report.text import printable
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -90,10 +91,13 @@ class Console:
         """The standard output, to print on."""
         return Screen(self.out, colour=colour)
 
-    def complain(self, message: str) -> None:
-        """Say on standard error why the command cannot go on."""
+    def complain(self, message: str, detail: str = "") -> None:
+        """Say on standard error why the command cannot go on, with what the adapter's author may need."""
         screen = Screen(self.err)
-        screen.line(f"continuum-conformance: {message}")
+        screen.line(f"continuum-conformance: {printable(message)}")
+        if detail:
+            screen.line()
+            screen.write("".join(f"    {line}\n" for line in printable(detail).strip("\n").split("\n")))
         screen.flush()
 
     def flush(self) -> None:

@@ -73,12 +73,14 @@ class Stage:
             session = Session(self.subject)
             preflight(session)
         except _DIAGNOSES as error:
-            message = mask(str(error))
-            self._trouble = (f"the adapter cannot be tested: {message.splitlines()[0]}", item.nodeid)
-            detail = mask(str(getattr(error, "detail", "") or ""))
-            text = "\n\n".join(part for part in (f"the adapter cannot be tested: {message}", detail) if part)
-            pytest.fail(text, pytrace=False)
-        self._session = session
+            diagnosis = error
+        else:
+            self._session = session
+            return
+        message, detail = mask(str(diagnosis)), mask(str(getattr(diagnosis, "detail", "") or ""))
+        self._trouble = (f"the adapter cannot be tested: {message.splitlines()[0]}", item.nodeid)
+        text = f"the adapter cannot be tested: {message}"
+        pytest.fail(f"{text}\n\n{detail}" if detail else text, pytrace=False)
 
     def close(self) -> None:
         """Close the adapter's handles. Raises `HarnessError` when its ``close`` fails."""
@@ -100,9 +102,7 @@ class Bench:
             use_database=config.getoption("journal_use_database"),
         )
         self.expected = _expected(config)
-        self.plan = Plan(
-            profile=PROFILES[_profile(config)], seed=_seed(config), expected=self.expected
-        )
+        self.plan = Plan(profile=PROFILES[_profile(config)], seed=_seed(config), expected=self.expected)
 
     def stage(self, harness: Any, without: frozenset[str], label: str) -> Stage:
         """The stage of a harness; the same for all classes that name the same harness."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import warnings
 from dataclasses import dataclass, field, replace
@@ -93,7 +94,9 @@ def _known_beforehand(stage: Stage, test: SuiteTest) -> Violation | None:
     """What the preflight showed: it is told by the tests of its clause."""
     plan = replace(stage.plan, only=test.clauses)
     shown = check.judge(stage.session, plan, [])
-    return next((found.violation for found in shown if found.violation and found.clause.id in test.clauses), None)
+    return next(
+        (found.violation for found in shown if found.violation and found.clause.id in test.clauses), None
+    )
 
 
 def _fail(item: pytest.Item, stage: Stage, test: SuiteTest, violation: Violation, exact: bool) -> NoReturn:
@@ -127,7 +130,16 @@ def _again(item: pytest.Item) -> str:
     if config.getoption("journal_profile"):
         parts += ["--journal-profile", config.getoption("journal_profile")]
     parts += [f"--hypothesis-seed={given}"] if given is not None else []
-    return shlex.join([*parts, item.nodeid])
+    return shlex.join([*parts, _id_from_here(item)])
+
+
+def _id_from_here(item: pytest.Item) -> str:
+    """The item's id as it can be given to pytest in the folder where pytest was called."""
+    file, _, rest = str(item.nodeid).partition("::")
+    path = item.config.rootpath / file
+    if not path.exists():
+        return str(item.nodeid)  # of --journal, which is in no file
+    return f"{os.path.relpath(path, item.config.invocation_params.dir)}::{rest}"
 
 
 def _advise(item: pytest.Item, clause: str, message: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import pytest
 
@@ -54,7 +54,11 @@ class JournalNode(pytest.Collector):
         for test in tests:
             by_clause.setdefault(test.clauses[0], []).append(test)
         nodes = [ClauseNode.of(self, clause, stage, members) for clause, members in by_clause.items()]
-        known = {ROOT, *(node.nodeid for node in nodes), *(f"{ROOT}::{t.clauses[0]}::{t.name}" for t in tests)}
+        known = {
+            ROOT,
+            *(node.nodeid for node in nodes),
+            *(f"{ROOT}::{t.clauses[0]}::{t.name}" for t in tests),
+        }
         unknown = [given for given in self._selected if given not in known]
         if unknown:
             raise self.CollectError(
@@ -67,12 +71,6 @@ class JournalNode(pytest.Collector):
         return not self._selected or any(
             nodeid == given or nodeid.startswith(f"{given}::") for given in self._selected
         )
-
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException]) -> Any:
-        """Why the adapter cannot be loaded, without the kit's own traceback."""
-        if isinstance(excinfo.value, self.CollectError):
-            return str(excinfo.value)
-        return super().repr_failure(excinfo)
 
 
 class ClauseNode(pytest.Collector):

@@ -10,7 +10,7 @@ import pytest
 
 from continuum_conformance.conformance.bench import bench_of
 from continuum_conformance.conformance.judging import OUTCOME
-from continuum_conformance.conformance.nodes import ROOT, JournalNode
+from continuum_conformance.conformance.nodes import JournalNode
 from continuum_conformance.contract.clauses import CHAPTERS, CLAUSES, CONTRACT_VERSION
 from continuum_conformance.suite.leaving import leave_in_time, threads_now
 from continuum_conformance.suite.testing import SuiteTest
@@ -30,7 +30,7 @@ class SuiteRun:
         self._session: pytest.Session | None = None
         self._threads = threads_now()
         self._seen: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
-        """By adapter and listed clause: how many tests there are, and how many were finished."""
+        """By adapter and listed clause: how many tests there are, and how many passed."""
         self._broken: set[tuple[str, str]] = set()
         for key, title in CHAPTERS.items():
             config.addinivalue_line("markers", f"{key.lower()}: {title} (journal contract)")
@@ -45,7 +45,9 @@ class SuiteRun:
         if not target:
             return None
         plan = bench_of(self._config).plan
-        return f"journal: {target}, contract {CONTRACT_VERSION}, profile {plan.profile.name}, seed {plan.seed}"
+        return (
+            f"journal: {target}, contract {CONTRACT_VERSION}, profile {plan.profile.name}, seed {plan.seed}"
+        )
 
     @pytest.hookimpl(wrapper=True)
     def pytest_make_collect_report(
@@ -72,11 +74,17 @@ class SuiteRun:
     # -- running --
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Send along what the test said of the clauses that are expected to fail."""
+    def pytest_runtest_makereport(
+        self, item: pytest.Item
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Send along what the test said of the clauses that are expected to fail, and cut the headline."""
         report = yield
         if report.when == "call" and OUTCOME in item.stash:
             vars(report)["journal"] = item.stash[OUTCOME].plain()
+        crash = getattr(report.longrepr, "reprcrash", None)
+        if crash is not None and journal_test(item) is not None:
+            # What the summary, --tb=line and JUnit's message show: the finding's first line.
+            crash.message = crash.message.removeprefix("Failed: ").partition("\n")[0]
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -87,7 +95,7 @@ class SuiteRun:
         for clause, tests in said["tests"].items():
             count = self._seen[said["label"], clause]
             count[0] = tests
-            count[1] += report.outcome != "skipped" or hasattr(report, "wasxfail")
+            count[1] += report.outcome == "passed"
         self._broken.update((said["label"], clause) for clause in said["broke"])
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -110,8 +118,8 @@ class SuiteRun:
 
     def _report_stale(self) -> None:
         """A line of the expected-failure file whose clause passed is a failed test of its own."""
-        for (label, clause), (tests, finished) in self._seen.items():
-            if finished >= tests and (label, clause) not in self._broken:
+        for (label, clause), (tests, passed) in self._seen.items():
+            if passed >= tests and (label, clause) not in self._broken:
                 self._report(label, clause)
 
     def _report(self, label: str, clause: str) -> None:
@@ -138,9 +146,9 @@ class SuiteRun:
 
 def journal_test(item: pytest.Item) -> SuiteTest | None:
     """The test of the suite that an item stands for."""
-    if hasattr(item, "journal_test"):
-        return item.journal_test
-    return getattr(getattr(item, "function", None), "_journal_test", None)
+    of_method = getattr(getattr(item, "function", None), "_journal_test", None)
+    test: SuiteTest | None = getattr(item, "journal_test", of_method)
+    return test
 
 
 def _shown(message: str) -> Any:

@@ -52,7 +52,7 @@ class Choice:
 class Chooser(Protocol):
     """Decides a run's choices, one at a time."""
 
-    def __call__(self, options: Sequence[str], current_first: bool) -> int:
+    def __call__(self, options: Sequence[str], current_first: bool, /) -> int:
         """The index of the worker that moves. ``options`` has two workers or more.
 
         Args:
@@ -70,6 +70,7 @@ class Scripted:
         self._next = 0
 
     def __call__(self, options: Sequence[str], current_first: bool) -> int:  # noqa: ARG002
+        """The schedule's next choice, 0 once it is exhausted."""
         if self._next >= len(self._schedule):
             return 0
         wanted = self._schedule[self._next]

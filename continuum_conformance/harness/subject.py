@@ -6,6 +6,7 @@ return garbage, print, exit, hang – becomes an `Outcome` or a `HarnessError`, 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import copy
 import inspect
@@ -98,6 +99,37 @@ class Handle:
             return Outcome(Kind.HANG, error="hang", message=str(hung), unknown=True, detail=hung.stack)
         except BaseException as error:  # noqa: BLE001 - the adapter's code: all that it raises is its answer
             return self._outcome_of(error)
+        return self._answered(operation, value)
+
+    def direct(self, operation: Operation) -> Outcome:
+        """Carry out an operation of a sync journal in the calling thread, without a time limit. Never raises."""
+        method = getattr(self.journal, operation.name, None)
+        if method is None:
+            return Outcome(
+                Kind.ERROR, error="NotImplementedError", message=f"the journal has no {operation.name}"
+            )
+        try:
+            value = method(*operation.positional())
+        except BaseException as error:  # noqa: BLE001 - the adapter's code: all that it raises is its answer
+            return self._outcome_of(error)
+        return self._answered(operation, value)
+
+    async def direct_async(self, operation: Operation) -> Outcome:
+        """Carry out an operation of an async journal in the calling task. Raises only ``CancelledError``."""
+        method = getattr(self.journal, operation.name, None)
+        if method is None:
+            return Outcome(
+                Kind.ERROR, error="NotImplementedError", message=f"the journal has no {operation.name}"
+            )
+        try:
+            value = await _awaited(method(*operation.positional()))
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the adapter's code: all that it raises is its answer
+            return self._outcome_of(error)
+        return self._answered(operation, value)
+
+    def _answered(self, operation: Operation, value: Any) -> Outcome:
         if inspect.iscoroutine(value):
             value.close()
             return Outcome(

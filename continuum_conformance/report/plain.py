@@ -31,7 +31,10 @@ def finding_text(finding: Finding, *, width: int = 80, again: str = "") -> str:
         lines += _row("also", ", ".join(also), width)
     if finding.counterexample.strip():
         lines.append("")
-        lines += [f"    {clip(line, _LONGEST_LINE)}" for line in printable(finding.counterexample).strip("\n").split("\n")]
+        lines += [
+            f"    {clip(line, _LONGEST_LINE)}"
+            for line in printable(finding.counterexample).strip("\n").split("\n")
+        ]
         lines.append("")
     for title, text in (("the adapter's own error:", finding.traceback), ("where it hangs:", finding.stack)):
         if text:
@@ -42,7 +45,9 @@ def finding_text(finding: Finding, *, width: int = 80, again: str = "") -> str:
     if again:
         lines += [f"{'again':<{_GUTTER}}{again}"]
     if finding.replay_note == "seen once":
-        lines += _row("", "It was seen once, and did not come back when the same calls were made again.", width)
+        lines += _row(
+            "", "It was seen once, and did not come back when the same calls were made again.", width
+        )
     return "\n".join(line.rstrip() for line in lines).rstrip()
 
 

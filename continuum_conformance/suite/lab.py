@@ -36,7 +36,10 @@ from continuum_conformance.model import (
 from continuum_conformance.suite.attribution import attribute
 from continuum_conformance.suite.violation import Step, Violation, forge
 
-__all__ = ["HOUR", "SECOND_PROCESS", "WORKERS", "Lab", "RunUnderTest", "Session"]
+__all__ = ["HOUR", "NOON", "SECOND_PROCESS", "WORKERS", "Lab", "RunUnderTest", "Session"]
+
+NOON = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+"""When snapshots are taken, unless a test says otherwise."""
 
 HOUR = 3600.0
 """A ttl that does not run out within a test."""
@@ -123,6 +126,8 @@ class Lab:
         self.advice: dict[str, str] = {}
         self.salt = session.fresh_salt()
         self.instance = Instance(f"shop-{self.salt}")
+        self.direct = False
+        """Whether calls are made in this thread, without a time limit: a race arranges thousands of runs."""
         self._arranging = False
         self._runs = itertools.count(1)
         self._instances = itertools.count(2)
@@ -218,7 +223,10 @@ class Lab:
         told = Operation(name, {key: _kept(value) for key, value in ordered.items()}, worker)
         operation = Operation(name, ordered, worker)
         then = partial(forge, *ordered.values()) if mutates == "arguments" else None
-        outcome: Outcome = self.session.handle(worker).call(operation, limit=limit, then=then)
+        handle = self.session.handle(worker)
+        outcome: Outcome = (
+            handle.direct(operation) if self.direct else handle.call(operation, limit=limit, then=then)
+        )
         self.session.statistics["operations"] += 1
         if outcome.remark:
             self.session.remarks[outcome.remark] += 1
@@ -394,7 +402,7 @@ class RunUnderTest:
             self.run_id,
             through_seq,
             version_hash,
-            datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC) if taken_at is None else taken_at,
+            NOON if taken_at is None else taken_at,
             {} if steps is None else steps,
         )
         return self.do("take_snapshot", snapshot=record, **how)

@@ -242,11 +242,9 @@ def _held() -> Any:
 def _encode(value: Any) -> Any:
     if isinstance(value, TokenOf):
         return {"$": "token-of", "v": [value.acquire, value.plus]}
-    if isinstance(value, Lease) and isinstance(value.token, TokenOf):
-        return {
-            "$": "lease-of",
-            "v": [encode(value.run_id), encode(value.owner), value.token.acquire, value.token.plus],
-        }
+    token = cast(Any, value.token) if isinstance(value, Lease) else None
+    if isinstance(token, TokenOf):
+        return {"$": "lease-of", "v": [encode(value.run_id), encode(value.owner), token.acquire, token.plus]}
     try:
         check_durable(value, "value", max_depth=10**9)
     except NotDurable as error:

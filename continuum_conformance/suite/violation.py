@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,6 +67,10 @@ class Violation(Exception):
     hang: bool = False
     salt: str = ""
     test: str = ""
+    story: str = ""
+    """For a race: the interleaving as text, instead of a script; schedules replay it."""
+    race: Mapping[str, Any] | None = None
+    """For a race: what a replay needs, as JSON data."""
     notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:

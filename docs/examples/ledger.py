@@ -3,6 +3,8 @@
 Check it from this folder with ``continuum-conformance check ledger:LedgerHarness``.
 """
 
+# ruff: noqa: D102 - what each method does stands in the contract
+
 from __future__ import annotations
 
 import math

@@ -1,0 +1,60 @@
+"""``continuum-conformance replay``: carry out a saved counterexample again."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from continuum_conformance.cli.adapter import closing, load_subject, open_store, require_sensible_store
+from continuum_conformance.cli.console import Console
+from continuum_conformance.cli.stop import Stop
+from continuum_conformance.harness import HarnessError
+from continuum_conformance.postgres import mask
+from continuum_conformance.report.from_suite import finding_of
+from continuum_conformance.report.plain import finding_text
+from continuum_conformance.suite.check import PreflightFailure, preflight
+from continuum_conformance.suite.lab import Session
+from continuum_conformance.suite.replay import Replay, ReplayError, load, run
+from continuum_conformance.suite.stores import Stores
+from continuum_conformance.suite.violation import Violation
+
+__all__ = ["replay"]
+
+
+def replay(options: argparse.Namespace, console: Console) -> int:
+    """Show a counterexample again, or say that it does not show any more."""
+    require_sensible_store(options)
+    try:
+        saved = load(Path(options.file))
+    except ReplayError as error:
+        raise Stop(2, str(error)) from None
+    target = options.target or saved.target
+    notes: list[str] = []
+    with console.apart():
+        subject = load_subject(target, limit=options.timeout)
+        session = Session(subject)
+        stores = Stores(options.postgres, dsn=options.dsn, use_database=options.use_database)
+        with closing(session, stores, notes):
+            open_store(stores, subject)
+            violation = _performed(session, saved)
+            finding = finding_of(violation, subject, replay=Path(options.file)) if violation else None
+    screen = console.screen(options.colour)
+    screen.line(f"{screen.paint('replay', 'bold')}  {options.file} on {target}")
+    screen.line()
+    if finding is None:
+        screen.prose(f"It does not show any more: {saved.clauses[0]}, {saved.message}")
+    else:
+        screen.write(finding_text(finding, width=screen.width) + "\n")
+    for note in notes:
+        screen.prose(note, label="-", gutter=2)
+    return 0 if finding is None else 1
+
+
+def _performed(session: Session, saved: Replay) -> Violation | None:
+    try:
+        preflight(session)
+        return run(session, saved)
+    except PreflightFailure as error:
+        raise Stop(2, mask(str(error)), mask(error.detail)) from None
+    except HarnessError as error:
+        raise Stop(3, f"the replay could not go on: {mask(str(error))}", mask(error.detail)) from None

@@ -1,0 +1,1 @@
+"""Races: concurrent scenarios, explored schedule by schedule and judged by linearizability."""

@@ -1,0 +1,129 @@
+"""Exploring a scenario: every schedule to a bound, and a find made small, certain and readable."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from continuum_conformance.explore.schedule import Chooser, Execution, Executor, Scripted, pct_chooser, walk
+from continuum_conformance.suite.lab import Session
+from continuum_conformance.suite.races.running import Race, run_race
+from continuum_conformance.suite.races.scenarios import Scenario
+from continuum_conformance.suite.races.story import story_of
+from continuum_conformance.suite.violation import Violation
+
+__all__ = ["Explored", "explore"]
+
+REPLAYS = 3
+"""A find is replayed so often before it is reported."""
+
+SHRINKS = 60
+
+
+@dataclass
+class Explored:
+    """How far a scenario was explored.
+
+    Attributes:
+        scenario: the scenario.
+        runs: how many schedules were run.
+        exhausted: whether every schedule to the bound was run.
+        bound: the bound of preemptions; None for all.
+        raced: whether the workers ever interleaved, so that a pass means something.
+        violation: the find, if there was one.
+        exact: whether the find came back in every replay.
+    """
+
+    scenario: Scenario
+    runs: int = 0
+    exhausted: bool = False
+    bound: int | None = None
+    raced: bool = False
+    violation: Violation | None = None
+    exact: bool = True
+
+
+def explore(
+    session: Session,
+    scenario: Scenario,
+    executor: Executor,
+    *,
+    bound: int | None,
+    limit: int,
+    seed: int = 0,
+    random_runs: int = 0,
+) -> Explored:
+    """Run a scenario under every schedule with at most ``bound`` preemptions, fewest first.
+
+    Args:
+        session: the adapter.
+        scenario: what races.
+        executor: who lets the workers move.
+        bound: preemptions; None for any number.
+        limit: schedules, at most.
+        seed: of the random schedules that follow a walk that was cut short.
+        random_runs: how many of those.
+    """
+    explored = Explored(scenario, bound=bound)
+
+    def attempt(chooser: Chooser) -> tuple[Execution, Race | None]:
+        race = run_race(session, scenario, executor, chooser)
+        session.statistics["interleavings"] += 1
+        explored.raced = explored.raced or race.execution.preemptions > 0 or race.execution.waits > 0
+        return race.execution, race if race.violation is not None else None
+
+    found = walk(attempt, bound=bound, limit=limit)
+    explored.runs, explored.exhausted = found.runs, found.exhausted
+    race = found.found
+    if race is None and not found.exhausted:
+        for number in range(random_runs):
+            _, race = attempt(pct_chooser(seed + number))
+            explored.runs += 1
+            if race is not None:
+                break
+    if race is not None and race.violation is not None:
+        explored.violation, explored.exact = _certain(session, scenario, executor, race)
+    return explored
+
+
+def _certain(
+    session: Session, scenario: Scenario, executor: Executor, race: Race
+) -> tuple[Violation | None, bool]:
+    """The find under its smallest schedule, and whether it came back every time; a hang is not tried again."""
+    best, schedule = race, race.execution.schedule
+    exact = True
+    if race.violation is not None and not race.violation.hang:
+        best, schedule = _shrink(session, scenario, executor, race)
+        again = [run_race(session, scenario, executor, Scripted(schedule)) for _ in range(REPLAYS)]
+        exact = all(replayed.violation is not None for replayed in again)
+    found = best.violation
+    if found is None:
+        return race.violation, False
+    found = replace(found, story=story_of(scenario, best, executor.level, schedule))
+    found.race = {"scenario": scenario.name, "schedule": list(schedule), "level": executor.level}
+    return found, exact
+
+
+def _shrink(
+    session: Session, scenario: Scenario, executor: Executor, race: Race
+) -> tuple[Race, tuple[int, ...]]:
+    """Fewer preemptions, then earlier ones: a schedule's numbers are set to 0 one by one while it still fails."""
+    best, schedule = race, race.execution.schedule
+    tries = 0
+
+    def fails(candidate: Sequence[int]) -> Race | None:
+        replayed = run_race(session, scenario, executor, Scripted(candidate))
+        same = replayed.violation is not None and race.violation is not None
+        return replayed if same and not replayed.execution.diverged else None
+
+    place = len(schedule) - 1
+    while place >= 0 and tries < SHRINKS:
+        if schedule[place]:
+            tries += 1
+            candidate = (*schedule[:place], 0, *schedule[place + 1 :])
+            smaller = fails(candidate)
+            if smaller is not None and smaller.execution.preemptions <= best.execution.preemptions:
+                best, schedule = smaller, smaller.execution.schedule
+                place = min(place, len(schedule))
+        place -= 1
+    return best, schedule

@@ -1,0 +1,274 @@
+"""One run of a scenario under one schedule: arrange, race, probe, judge."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from continuum_conformance.contract.records import Lease, RunState, Snapshot
+from continuum_conformance.explore.schedule import Chooser, Execution, Executor
+from continuum_conformance.history import History, Recorded, judge
+from continuum_conformance.model import Kind, Operation, Outcome, World
+from continuum_conformance.suite.lab import HOUR, NOON, Lab, RunUnderTest, Session
+from continuum_conformance.suite.races.scenarios import Act, Scenario
+from continuum_conformance.suite.violation import Step, Violation
+
+__all__ = ["Race", "clauses_of", "operations_of", "run_race"]
+
+
+@dataclass
+class Race:
+    """What one run of a scenario showed."""
+
+    execution: Execution
+    history: History
+    violation: Violation | None = None
+    probes_from: int = 0
+    """The time at which the race was over and the probes began."""
+
+
+class _Arranged:
+    """A scenario's situation, arranged, and how its acts become operations."""
+
+    def __init__(self, lab: Lab, scenario: Scenario) -> None:
+        self.lab = lab
+        self.run = lab.run()
+        self.other = lab.run()
+        self.old: Lease | None = None
+        with lab.arranging():
+            if scenario.situation.exists:
+                self._arrange(self.run, scenario)
+            if any(act.run for acts in scenario.workers.values() for act in acts):
+                self._arrange(self.other, scenario)
+
+    def _arrange(self, run: RunUnderTest, scenario: Scenario) -> None:
+        situation = scenario.situation
+        run.start()
+        for _ in range(situation.events):
+            run.append()
+        if situation.lease:
+            run.acquire("past", 0)
+            if run is self.run:
+                self.old = run.lease
+            run.acquire("alice", 0 if situation.lease == "expired" else HOUR)
+        if situation.snapshot:
+            run.snapshot(0, {0: "zero"})
+        if situation.state is RunState.SUSPENDED:
+            run.suspend(run.token)
+        elif situation.state.terminal:
+            run.complete({"ok": True}, run.token)
+
+    def operation(self, act: Act, worker: str, own: Lease | None) -> Operation | None:
+        """The act as an operation, or None where the worker was refused the lease that the act is under."""
+        run = self.other if act.run else self.run
+        model = self.lab.world.get(run.key)
+        current = Lease(run.run_id, model.lease.owner, model.lease.token) if model and model.lease else None
+        leases = {"current": current, "old": self.old, "own": own}
+        lease = leases.get(act.token)
+        if act.token in leases and lease is None:
+            return None
+        token = lease.token if lease is not None else None
+        length = len(model.events) if model is not None else 0
+        name = {"append_seq": "append", "take_other_snapshot": "take_snapshot"}.get(act.op, act.op)
+        event: dict[str, Any] = {"type": f"by-{worker}"}
+        if act.op == "append_seq":
+            event["seq"] = length
+        steps = {0: "zero"} if act.op == "take_snapshot" else {0: "other"}
+        arguments: dict[str, dict[str, Any]] = {
+            "start_run": {"run_id": run.run_id, "workflow": f"by-{worker}", "input": worker},
+            "append": {"run_id": run.run_id, "event": event, "lease_token": token},
+            "load": {"run_id": run.run_id},
+            "load_with_snapshot": {"run_id": run.run_id, "lease_token": token},
+            "take_snapshot": {"snapshot": Snapshot(run.run_id, max(0, length - 1), b"v", NOON, steps)},
+            "suspend": {"run_id": run.run_id, "lease_token": token},
+            "complete": {"run_id": run.run_id, "result": f"by-{worker}", "lease_token": token},
+            "fail": {"run_id": run.run_id, "error": f"by-{worker}", "lease_token": token},
+            "get_run": {"run_id": run.run_id},
+            "acquire": {"run_id": run.run_id, "owner": f"worker-{worker}", "ttl": act.ttl},
+            "renew": {"lease": lease, "ttl": act.ttl},
+            "release": {"lease": lease},
+        }
+        return Operation(name, {"instance": self.lab.instance, **arguments[name]}, worker)
+
+
+def operations_of(session: Session, scenario: Scenario, lab: Lab) -> dict[str, list[Operation]]:
+    """The operations of each worker from the scenario's situation, without those under a lease of their own."""
+    arranged = _Arranged(lab, scenario)
+    found = {
+        worker: [
+            operation for act in acts if (operation := arranged.operation(act, worker, None)) is not None
+        ]
+        for worker, acts in scenario.workers.items()
+    }
+    del session
+    return found
+
+
+@dataclass
+class _Recording:
+    """The calls of one run as they happen; the clock is a counter, so that intervals are exact."""
+
+    clock: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    entries: list[Recorded] = field(default_factory=list)
+
+    def carry_out(self, operation: Operation, call: Callable[[Operation], Outcome]) -> Outcome:
+        invoked = next(self.clock)
+        outcome = call(operation)
+        self.entries.append(Recorded(operation, outcome, invoked, next(self.clock), operation.worker))
+        return outcome
+
+
+def run_race(session: Session, scenario: Scenario, executor: Executor, chooser: Chooser) -> Race:
+    """Run a scenario once.
+
+    Raises:
+        Violation: when the situation cannot even be arranged.
+        HarnessError: when a handle cannot be opened.
+    """
+    lab = Lab(session, scenario.clauses, f"race: {scenario.name}")
+    lab.direct = True
+    arranged = _Arranged(lab, scenario)
+    before = lab.world
+    arranging = len(lab.steps)
+    recording = _Recording()
+    handles = {worker: session.handle("A" if scenario.one_handle else worker) for worker in scenario.workers}
+
+    def body(worker: str, acts: tuple[Act, ...]) -> Callable[[], None]:
+        def work() -> None:
+            own: Lease | None = None
+            for act in acts:
+                operation = arranged.operation(act, worker, own)
+                if operation is None:
+                    continue
+                outcome = recording.carry_out(operation, handles[worker].direct)
+                if operation.name == "acquire" and isinstance(outcome.value, Lease):
+                    own = outcome.value
+
+        return work
+
+    execution = executor.run(
+        {worker: body(worker, acts) for worker, acts in scenario.workers.items()}, chooser
+    )
+    race = Race(execution, History(tuple(recording.entries)))
+    if execution.deadlock is not None or execution.hung:
+        race.violation = _stuck(lab, scenario, execution, recording, arranging)
+        return race
+    race.probes_from = next(recording.clock)
+    _probe(lab, arranged, recording)
+    race.history = History(tuple(_excused(recording.entries, executor.level != "threads")))
+    verdict = judge(race.history, session.specification, before)
+    if verdict.outcome == "not linearizable":
+        race.violation = _broken(lab, scenario, before, race, verdict, arranging)
+    return race
+
+
+def _excused(entries: list[Recorded], held: bool) -> Iterator[Recorded]:
+    """The history, without what may have been given up only because the kit held another worker still.
+
+    Whether contention surfaces is judged by free-running threads (CON-4). What is of unknown outcome stays.
+    """
+    for entry in entries:
+        if not (held and entry.outcome.error == "JournalUnavailable" and not entry.outcome.unknown):
+            yield entry
+
+
+def _probe(lab: Lab, arranged: _Arranged, recording: _Recording) -> None:
+    """Look at everything that the race may have left, one call after another, through both handles."""
+    run = arranged.run
+    session = lab.session
+    arguments: dict[str, Any] = {"instance": lab.instance, "run_id": run.run_id}
+    probes = [Operation("load", arguments, "A"), Operation("get_run", arguments, "B")]
+    if "leases" in lab.capabilities:
+        tokens = {
+            entry.outcome.value.token for entry in recording.entries if isinstance(entry.outcome.value, Lease)
+        }
+        model = lab.world.get(run.key)
+        if model is not None and model.lease is not None:
+            tokens.add(model.lease.token)
+        for token in (*sorted(tokens), None):
+            probes.append(Operation("load_with_snapshot", {**arguments, "lease_token": token}, "B"))
+        probes.append(Operation("acquire", {**arguments, "owner": "auditor", "ttl": HOUR}, "A"))
+        probes.append(Operation("load", arguments, "B"))
+    else:
+        probes.append(Operation("load_with_snapshot", {**arguments, "lease_token": None}, "B"))
+    for probe in probes:
+        worker = "A" if session.single_handle else probe.worker
+        recording.carry_out(probe, session.handle(worker).call)
+
+
+# -- what a finding says --
+
+SHUTS_OUT = frozenset({"acquire", "release", "complete", "fail"})
+FENCED = frozenset({"append", "suspend", "complete", "fail", "load_with_snapshot"})
+
+
+def clauses_of(scenario: Scenario) -> tuple[str, ...]:
+    """The clauses that a race between these operations breaks when it has no explanation, the closest first."""
+    if scenario.clauses:
+        return scenario.clauses
+    ops = [
+        {"append_seq": "append", "take_other_snapshot": "take_snapshot"}.get(a.op, a.op)
+        for w in scenario.workers.values()
+        for a in w[:1]
+    ]
+    pair = frozenset(ops)
+    if pair == {"start_run"} or pair == {"acquire"} or pair <= {"complete", "fail"}:
+        return ("CON-2", "CON-1")
+    if pair == {"append"}:
+        return ("CON-3", "CON-1")
+    if (
+        "load_with_snapshot" in pair
+        and "take_snapshot" in pair | {"append"}
+        and pair & {"append", "take_snapshot"}
+    ):
+        return ("SNP-10", "CON-1")
+    if pair & SHUTS_OUT and pair & FENCED:
+        return ("FEN-5", "CON-1")
+    return ("CON-1",)
+
+
+def _broken(
+    lab: Lab, scenario: Scenario, before: World, race: Race, verdict: Any, arranging: int
+) -> Violation:
+    raw = next((e for e in race.history.entries if e.outcome.kind in (Kind.RAW, Kind.GARBAGE)), None)
+    clauses = clauses_of(scenario)
+    if raw is not None and raw.outcome.kind is Kind.RAW:
+        clauses = ("CON-4", "ATM-2")
+    elif any(e.outcome.error == "JournalUnavailable" for e in race.history.entries):
+        clauses = ("CON-4", *clauses)
+    del before
+    steps = tuple(lab.steps[:arranging]) + tuple(
+        Step(
+            entry.operation,
+            entry.outcome,
+            due="an outcome that some order explains" if entry is race.history.entries[-1] else "",
+        )
+        for entry in race.history.entries
+    )
+    return Violation(
+        clauses,
+        f"{scenario.name}: {verdict.text}",
+        steps,
+        detail=raw.outcome.detail if raw is not None else "",
+        salt=lab.salt,
+        test=lab.test,
+    )
+
+
+def _stuck(
+    lab: Lab, scenario: Scenario, execution: Execution, recording: _Recording, arranging: int
+) -> Violation:
+    stacks: Mapping[str, str] = execution.deadlock or execution.hung
+    what = "deadlocked" if execution.deadlock is not None else "did not come back"
+    steps = tuple(lab.steps[:arranging]) + tuple(Step(e.operation, e.outcome) for e in recording.entries)
+    return Violation(
+        ("CON-4",),
+        f"{scenario.name}: workers {', '.join(sorted(stacks))} {what}",
+        steps,
+        detail="\n".join(f"worker {name}:\n{stack}" for name, stack in sorted(stacks.items())),
+        hang=True,
+        salt=lab.salt,
+        test=lab.test,
+    )
