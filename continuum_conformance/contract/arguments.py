@@ -45,7 +45,7 @@ def check_name(name: object, what: str) -> str:
         raise InvalidArgument(f"{what} must not contain U+0000")
     if not name.isascii() and any("\ud800" <= char <= "\udfff" for char in name):
         raise InvalidArgument(f"{what} must not contain lone surrogates")
-    return name
+    return str.__str__(name)  # of a subclass, the plain text: an enum's member hashes as something else
 
 
 def check_names(instance: object, run_id: object) -> tuple[str, str]:
