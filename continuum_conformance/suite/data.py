@@ -28,6 +28,7 @@ __all__ = [
     "SUBCLASSES",
     "any_term",
     "events",
+    "names",
     "offenders",
     "plain_terms",
     "rich_terms",
@@ -442,4 +443,12 @@ def events(capabilities: Capabilities, *, seq: bool = False) -> SearchStrategy[d
         st.dictionaries(_EVENT_KEYS, any_term(capabilities), max_size=3),
         st.integers(0, 3),
         null,
+    )
+
+
+def names() -> SearchStrategy[str]:
+    """Legal names: 1 to 255 characters without U+0000 and lone surrogates (RUN-7)."""
+    alphabet = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+    return st.one_of(
+        st.text(alphabet, min_size=1, max_size=20), st.text(alphabet, min_size=200, max_size=235)
     )

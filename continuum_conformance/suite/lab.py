@@ -25,6 +25,7 @@ from continuum_conformance.contract.terms import check_durable, copy_term, diffe
 from continuum_conformance.harness import SecondProcess, Subject
 from continuum_conformance.model import (
     EMPTY,
+    Aspect,
     Impossible,
     Kind,
     Operation,
@@ -50,6 +51,28 @@ WORKERS = ("A", "B")
 
 SECOND_PROCESS = "P"
 """The handle that stands for a process of its own."""
+
+
+PLAIN_ASPECTS = frozenset({Aspect.ACCEPTED, Aspect.REFUSED, Aspect.WRONG_ERROR})
+BROAD = frozenset(
+    {
+        "ATM-2",
+        "ATM-3",
+        "APP-8",
+        "APP-9",
+        "APP-10",
+        "CAP-1",
+        "LOD-2",
+        "LOD-4",
+        "ISO-1",
+        "ISO-2",
+        "ISO-3",
+        "DUR-1",
+        "CLK-2",
+    }
+)
+"""Clauses about what operations do beside their answer. A call that was wrongly accepted or refused in one of
+their tests breaks the clause that asks for the answer, and leaves theirs untried."""
 
 
 class Session:
@@ -235,7 +258,7 @@ class Lab:
         if isinstance(verdict, Impossible):
             clauses = attribute(verdict, step, self.steps)
             self.steps.append(replace(step, due=verdict.expected))
-            raise self._violation(clauses, verdict.message, outcome)
+            raise self._violation(clauses, verdict.message, outcome, verdict.aspect)
         if outcome.kind is Kind.ERROR:
             self._advise(told, outcome)
         self.world = verdict
@@ -258,12 +281,15 @@ class Lab:
         if str(outcome.error) in unwise:
             self.advice[unwise[str(outcome.error)]] = f"{operation.name} raised {outcome.error}"
 
-    def _violation(self, cited: tuple[str, ...], message: str, outcome: Outcome | None) -> Violation:
+    def _violation(
+        self, cited: tuple[str, ...], message: str, outcome: Outcome | None, aspect: Aspect | None = None
+    ) -> Violation:
         clauses = cited
-        if not self._arranging and self.clauses and not set(cited) & set(self.clauses):
-            clauses = (self.clauses[0], *cited)
-        elif not self._arranging and self.clauses:
-            clauses = (*(c for c in self.clauses if c in cited), *(c for c in cited if c not in self.clauses))
+        if not self._arranging and self.clauses:
+            own = tuple(clause for clause in self.clauses if clause in cited)
+            if not own and not (aspect in PLAIN_ASPECTS and self.clauses[0] in BROAD):
+                own = self.clauses[:1]
+            clauses = (*own, *(clause for clause in cited if clause not in own))
         hang = outcome is not None and outcome.kind is Kind.HANG
         return Violation(
             clauses,

@@ -217,7 +217,7 @@ class Rules:
     def fence_refusals(self, run: dict[str, Any], token: Any) -> list[Refusal]:
         if not self.leases or token == run["token"]:
             return []
-        wide = token is not None and not -WIDE <= token < WIDE
+        wide = type(token) is int and not -WIDE <= token < WIDE
         code = "InvalidArgument" if wide and self.wide_is_invalid else "LeaseMismatch"
         return [Refusal(code, f"token {token}")]
 

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from continuum_conformance.contract.records import Instance, Lease, RunState, Snapshot
-from continuum_conformance.suite.data import BAD_NAMES, FALSY, any_term
+from continuum_conformance.suite.data import BAD_NAMES, FALSY, any_term, names
 from continuum_conformance.suite.lab import HOUR, Lab
 from continuum_conformance.suite.situations import TERMINAL, each, lease_kinds
 from continuum_conformance.suite.testing import checks
@@ -250,3 +250,28 @@ def a_falsy_input_reads_back(lab: Lab, term: int) -> None:
     run = lab.run()
     run.start("checkout", FALSY[term])
     run.look()
+
+
+@checks("RUN-7", given={"name": lambda _: names(), "owner": lambda _: names(), "workflow": lambda _: names()})
+def any_legal_name_is_accepted(lab: Lab, name: str, owner: str, workflow: str) -> None:
+    fresh = f"{lab.salt}{name}"
+    run = lab.run(fresh if "opaque_run_ids" in lab.capabilities else None, Instance(fresh))
+    run.start(workflow, None)
+    run.append()
+    if "leases" in lab.capabilities:
+        run.acquire(owner)
+        run.renew()
+        run.append(token=run.token)
+    run.look()
+
+
+@checks("RUN-8", needs="opaque_run_ids", given={"first": lambda _: names(), "second": lambda _: names()})
+def different_ids_are_different_runs(lab: Lab, first: str, second: str) -> None:
+    ids = dict.fromkeys((f"{lab.salt}{first}", f"{lab.salt}{second}", f"{lab.salt}{second.swapcase()}"[:255]))
+    for number, run_id in enumerate(ids):
+        run = lab.run(run_id)
+        run.get()
+        run.start(f"workflow-{number}", number)
+        run.append({"type": "step", "number": number})
+    for run_id in ids:
+        lab.run(run_id).look()
