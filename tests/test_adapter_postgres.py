@@ -168,6 +168,13 @@ def behind_a_lock(dsn: str, call: Callable[[], Any], **how: str) -> Any:
         return future.result(30)
 
 
+@contextmanager
+def lent(journal: PostgresJournal) -> Iterator[psycopg.Connection[Any]]:
+    """A connection out of the journal's pool."""
+    with journal._database._connection() as connection:
+        yield connection
+
+
 def test_it_is_a_journal(journal: PostgresJournal) -> None:
     assert isinstance(journal, Journal)
 
@@ -444,8 +451,8 @@ def test_forgotten_statements_are_prepared_again(
     journal: PostgresJournal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal.append(HERE, "run", EVENT, None)
-    [session] = journal._database._idle
-    session._connection.execute("DEALLOCATE ALL")
+    with lent(journal) as connection:
+        connection.pgconn.exec_(b"DEALLOCATE ALL")  # beneath psycopg, which would notice
     journal.append(HERE, "run", EVENT, None)
     assert len(journal.load(HERE, "run")) == 2
 
@@ -462,15 +469,15 @@ def test_a_server_that_has_no_place_is_asked_again(
         return connect(*args, **kwargs)
 
     monkeypatch.setattr(prepared.psycopg, "connect", full)
-    journal._database._close_idle()
+    journal._database._engine.pool.dispose()
     journal.append(HERE, "run", EVENT, None)
 
 
 def test_a_session_commits_to_disk_even_where_the_server_would_not(dsn: str) -> None:
     journal = PostgresJournal(f"{dsn}?options=-c%20synchronous_commit%3Doff")
     journal.start_run(HERE, "run", "flow", None)
-    [session] = journal._database._idle
-    assert session._connection.execute("SHOW synchronous_commit").fetchone() == ("on",)
+    with lent(journal) as connection:
+        assert connection.execute("SHOW synchronous_commit").fetchone() == ("on",)
     journal.close()
 
 

@@ -141,12 +141,12 @@ _SCHEMA_LOCK = 0x636F_6E74_696E_7575
 """The advisory lock under which the tables are created: CREATE TABLE IF NOT EXISTS alone fails when raced."""
 
 # -- the statements --
+# Compiled once and executed with every set of values: a constant is a literal_column, since a plain one would
+# become a parameter.
 
-
-def _given(column: Column[Any], name: str | None = None) -> Any:
-    """A parameter of a column's type, where the server could not infer it."""
-    return cast(bindparam(name or column.name, type_=column.type), column.type)
-
+_PAYLOAD = bindparam("payload", type_=LargeBinary)
+_THROUGH_SEQ = bindparam("through_seq", type_=BigInteger)
+_ttl = bindparam("ttl", type_=BigInteger)  # microseconds
 
 _THE_RUN = and_(_runs.c.instance == bindparam("instance"), _runs.c.run_id == bindparam("run_id"))
 _IS_ACTIVE = _runs.c.state.in_([literal_column("'running'"), literal_column("'suspended'")])
@@ -155,7 +155,6 @@ _IS_HELD = and_(_runs.c.token == bindparam("token"), _runs.c.owner == bindparam(
 _NO_LEASE = {_runs.c.token: null(), _runs.c.owner: null(), _runs.c.expires_at: null()}
 
 _START = Statement(
-    "continuum_start",
     upsert(_runs)
     .values(
         instance=bindparam("instance"),
@@ -170,7 +169,6 @@ _START = Statement(
 )
 
 _GET = Statement(
-    "continuum_get",
     select(_runs.c.workflow, _runs.c.state, _runs.c.input, _runs.c.result, _runs.c.error).where(_THE_RUN),
 )
 
@@ -187,15 +185,13 @@ _counted = (
     .cte("counted")
 )
 _APPEND = Statement(
-    "continuum_append",
     insert(_events)
-    .from_select(["run", "seq", "payload"], select(_counted.c.id, _counted.c.seq, _given(_events.c.payload)))
+    .from_select(["run", "seq", "payload"], select(_counted.c.id, _counted.c.seq, _PAYLOAD))
     .returning(_events.c.seq),
     writes=True,
 )
 
 _LOAD = Statement(
-    "continuum_load",
     select(_events.c.seq, _events.c.payload)
     .where(_events.c.run == select(_runs.c.id).where(_THE_RUN).scalar_subquery())
     .order_by(_events.c.seq),
@@ -214,7 +210,6 @@ _latest = (
     .cte("latest")
 )
 _LOAD_WITH_SNAPSHOT = Statement(
-    "continuum_load_with_snapshot",
     union_all(
         select(
             literal_column(str(_RUN_ROW), Integer),
@@ -233,15 +228,12 @@ _LOAD_WITH_SNAPSHOT = Statement(
 )
 
 _TAKE_SNAPSHOT = Statement(
-    "continuum_take_snapshot",
     upsert(_snapshots)
     .from_select(
         ["run", "through_seq", "payload"],
-        select(_runs.c.id, _given(_snapshots.c.through_seq), _given(_snapshots.c.payload)).where(
+        select(_runs.c.id, _THROUGH_SEQ, _PAYLOAD).where(
             _THE_RUN,
-            _given(_snapshots.c.through_seq).between(
-                literal_column("0"), _runs.c.next_seq - literal_column("1")
-            ),
+            _THROUGH_SEQ.between(literal_column("0"), _runs.c.next_seq - literal_column("1")),
         ),
     )
     .on_conflict_do_nothing()
@@ -250,18 +242,16 @@ _TAKE_SNAPSHOT = Statement(
 )
 
 _GET_SNAPSHOT = Statement(
-    "continuum_get_snapshot",
     select(_runs.c.next_seq, _snapshots.c.payload)
     .join(
         _snapshots,
-        and_(_snapshots.c.run == _runs.c.id, _snapshots.c.through_seq == bindparam("through_seq")),
+        and_(_snapshots.c.run == _runs.c.id, _snapshots.c.through_seq == _THROUGH_SEQ),
         isouter=True,
     )
     .where(_THE_RUN),
 )
 
 _SUSPEND = Statement(
-    "continuum_suspend",
     update(_runs)
     .where(_THE_RUN, _IS_ACTIVE, _IS_FENCED_IN)
     .values(state=literal_column("'suspended'"))
@@ -270,7 +260,6 @@ _SUSPEND = Statement(
 )
 
 _FINISH = Statement(
-    "continuum_finish",
     update(_runs)
     .where(_THE_RUN, _IS_ACTIVE, _IS_FENCED_IN)
     .values(
@@ -294,8 +283,8 @@ _locked = (
     .prefix_with("MATERIALIZED")
 )
 _EXPIRY = case(
-    (_given(_runs.c.id, "ttl") == literal_column("0"), literal_column("'-infinity'::timestamptz")),
-    else_=func.clock_timestamp() + _given(_runs.c.id, "ttl") * literal_column("interval '1 microsecond'"),
+    (_ttl == literal_column("0"), literal_column("'-infinity'::timestamptz")),
+    else_=func.clock_timestamp() + _ttl * literal_column("interval '1 microsecond'"),
 )
 
 _acquired = (
@@ -315,7 +304,6 @@ _acquired = (
     .cte("acquired")
 )
 _ACQUIRE = Statement(
-    "continuum_acquire",
     select(_locked.c.state, _locked.c.owner, _acquired.c.token).select_from(
         _locked.outerjoin(_acquired, true())
     ),
@@ -334,19 +322,16 @@ _renewed = (
     .cte("renewed")
 )
 _RENEW = Statement(
-    "continuum_renew",
     select(_locked.c.state, _renewed.c.token).select_from(_locked.outerjoin(_renewed, true())),
     writes=True,
 )
 
 _RELEASE = Statement(
-    "continuum_release",
     update(_runs).where(_THE_RUN, _IS_HELD).values(_NO_LEASE).returning(_runs.c.id),
     writes=True,
 )
 
 _EXPLAIN = Statement(
-    "continuum_explain",
     select(_runs.c.state, _runs.c.token, _runs.c.owner, _runs.c.next_seq).where(_THE_RUN),
 )
 

@@ -100,6 +100,8 @@ def check(options: argparse.Namespace, console: Console) -> int:
     _write(run, report, console)
     if run.results or run.stop is None:
         terminal.finish(report)
+    if options.report:
+        out.write(f"page: {Path(options.report, 'index.html')}\n")
     if run.stop is not None:
         console.flush()
         console.complain(str(run.stop), run.stop.detail)

@@ -59,6 +59,6 @@ def _escaped(text: str) -> str:
     """The text with what Markdown would take for markup kept as it is; code between backticks stays code."""
     pieces = text.split("`")
     for index in range(0, len(pieces), 2):
-        for char in "*_<":
+        for char in "*<":
             pieces[index] = pieces[index].replace(char, f"\\{char}")
     return "`".join(pieces)

@@ -116,14 +116,9 @@ class Bench:
     @property
     def _limit(self) -> float:
         seconds = self._config.getoption("journal_timeout")
-        if self._config.getoption("usepdb") or self._config.getoption("trace"):
+        if self._config.getoption("usepdb", False) or self._config.getoption("trace", False):
             return _NO_LIMIT  # who stops in a debugger is not hung
         return CALL_LIMIT if seconds is None else float(seconds) or _NO_LIMIT
-
-    @property
-    def hung(self) -> bool:
-        """Whether a call of some adapter never came back."""
-        return any(stage._session is not None and stage._session.hangs for stage in self._stages.values())
 
     def close(self) -> list[str]:
         """Close all adapters and stores, and tell what went wrong with that."""

@@ -145,10 +145,10 @@ def _id_from_here(item: pytest.Item) -> str:
 def _advise(item: pytest.Item, clause: str, message: str) -> None:
     advice = JournalAdvice(f"{clause} (SHOULD): {message}. {CLAUSES[clause].advice}")
     try:
-        item.warn(advice)
+        warnings.warn_explicit(advice, None, filename=str(item.nodeid), lineno=1)
     except JournalAdvice:
         # Under -W error, too, it is advice: recorded as pytest records those that it shows.
-        recorded = warnings.WarningMessage(advice, JournalAdvice, item.nodeid, 1)
+        recorded = warnings.WarningMessage(advice, JournalAdvice, str(item.nodeid), 1)
         item.ihook.pytest_warning_recorded.call_historic(
             kwargs={"warning_message": recorded, "nodeid": item.nodeid, "when": "runtest", "location": None}
         )

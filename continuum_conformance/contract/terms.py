@@ -9,17 +9,29 @@ exponent. The order of a dict's keys does not count unless it is asked for (it i
 
 from __future__ import annotations
 
+import math
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any
+from itertools import pairwise
+from operator import itemgetter
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from continuum_conformance.contract.errors import NotDurable
 from continuum_conformance.contract.records import Term
 
-__all__ = ["MAX_DEPTH", "MAX_NODES", "canonical", "check_durable", "copy_term", "difference", "equal", "shown"]
+__all__ = [
+    "MAX_DEPTH",
+    "MAX_NODES",
+    "canonical",
+    "check_durable",
+    "copy_term",
+    "difference",
+    "equal",
+    "shown",
+]
 
 MAX_DEPTH = 256
 """The nesting that `check_durable` allows unless told otherwise. The contract asks for 64 at least (TRM-1)."""
@@ -27,10 +39,14 @@ MAX_DEPTH = 256
 MAX_NODES = 20_000_000
 """How many values one term may hold in all: a small graph of shared lists can stand for a huge term."""
 
+_SMALL = 1_000
+"""A term of no more values is gone through without looking for shared parts."""
+
 _PLAIN_LEAVES = (type(None), bool, int, float, bytes)
 _RICH_LEAVES = (Decimal, datetime, date, time, timedelta, UUID)
 
 _Path = tuple[Any, str] | None  # (parent path, segment), innermost first; None at the root
+_MEMBER = ""  # the segment of a set's members: they have no place, so the path ends at the set
 
 
 def _render(root: str, path: _Path) -> str:
@@ -77,14 +93,18 @@ def check_durable(
     Subclasses of the allowed types are refused rather than flattened (TRM-3). An offending dict key or set
     member is reported at its container.
     """
-    leave = object()
     open_containers: set[int] = set()
-    stack: list[tuple[Any, _Path]] = [(term, None)]
+    known: dict[int, tuple[int, int]] = {}  # of containers that were gone through: the depth, how many values
+    leave = object()
+    stack: list[tuple[Any, Any]] = [(term, None)]
     nodes = 1
     while stack:
         value, path = stack.pop()
         if value is leave:
-            open_containers.discard(path)  # the identity stands in the place of the path
+            identity, nodes_before = path  # which stand in the place of the path
+            open_containers.discard(identity)
+            if nodes > _SMALL:
+                known[identity] = (len(open_containers), nodes - nodes_before)
             continue
         cls = type(value)
         if cls in _PLAIN_LEAVES:
@@ -93,27 +113,37 @@ def check_durable(
             if not _scalar_text(value):
                 raise NotDurable(path=_render(root, path), kind="lone surrogate")
             continue
+        if known and id(value) in known and known[id(value)][0] >= len(open_containers):
+            nodes += known[id(value)][1]  # it is shared, and was fine at this depth or a greater one
+            if nodes > max_nodes:
+                raise _too_large(root, max_nodes)
+            continue
         children: list[tuple[Any, _Path]]
         if cls is list or (rich and cls is tuple):
+            in_set = path is not None and path[1] == _MEMBER
             children = [
-                (item, (path, f"[{index}]")) for index, item in enumerate(value) if not _plainly_durable(item)
+                (item, path if in_set else (path, f"[{index}]"))
+                for index, item in enumerate(value)
+                if not _plainly_durable(item)
             ]
         elif cls is dict:
             children = []
             for key, item in value.items():
                 if not (type(key) is str and key.isascii()):
-                    _check_key(key, root, path, rich)
+                    _check_key(key, root, path, rich, max_depth)
                 if not _plainly_durable(item):
                     children.append((item, (path, _segment(key))))
         elif rich and cls in (set, frozenset):
-            children = [(item, path) for item in value]
+            inside = path if path is not None and path[1] == _MEMBER else (path, _MEMBER)
+            children = [(item, inside) for item in value]
         elif rich and cls in _RICH_LEAVES:
             continue
         else:
             raise NotDurable(path=_render(root, path), kind=cls.__name__)
+        nodes_before = nodes
         nodes += len(value)
         if nodes > max_nodes:
-            raise NotDurable(f"{root} holds more than {max_nodes} values", path=root, kind="too large")
+            raise _too_large(root, max_nodes)
         if id(value) in open_containers:
             raise NotDurable(path=_render(root, path), kind="a container that holds itself")
         if len(open_containers) >= max_depth:
@@ -121,8 +151,12 @@ def check_durable(
                 f"{root} is nested deeper than {max_depth} levels", path=_render(root, path), kind="too deep"
             )
         open_containers.add(id(value))
-        stack.append((leave, id(value)))  # type: ignore[arg-type]
+        stack.append((leave, (id(value), nodes_before)))
         stack.extend(reversed(children))
+
+
+def _too_large(root: str, max_nodes: int) -> NotDurable:
+    return NotDurable(f"{root} holds more than {max_nodes} values", path=root, kind="too large")
 
 
 def _plainly_durable(value: object) -> bool:
@@ -131,7 +165,7 @@ def _plainly_durable(value: object) -> bool:
     return cls in _PLAIN_LEAVES or (cls is str and value.isascii())  # type: ignore[attr-defined]
 
 
-def _check_key(key: object, root: str, path: _Path, rich: bool) -> None:
+def _check_key(key: object, root: str, path: _Path, rich: bool, max_depth: int) -> None:
     if type(key) is str:
         if not _scalar_text(key):
             raise NotDurable(path=_render(root, path), kind="lone surrogate in a key")
@@ -139,7 +173,7 @@ def _check_key(key: object, root: str, path: _Path, rich: bool) -> None:
     if not rich:
         raise NotDurable(path=_render(root, path), kind=f"a key of type {type(key).__name__}")
     try:
-        check_durable(key, root)
+        check_durable(key, root, max_depth=max_depth)
     except NotDurable as error:
         raise NotDurable(path=_render(root, path), kind=f"in a key: {error.kind}") from None
 
@@ -151,51 +185,81 @@ def canonical(term: Term, *, ordered: bool = False) -> bytes:
         term: any value; one of a type that is no durable term's is equal to itself alone.
         ordered: whether the order of a dict's keys counts.
     """
-    results: list[bytes] = []
+    out: list[bytes] = []
     open_containers: set[int] = set()
-    stack: list[tuple[Any, int, bytes]] = [(term, -1, b"")]  # (value, children to fold or -1, tag)
+    stack: list[Any] = [term]
     while stack:
-        value, count, tag = stack.pop()
-        if count >= 0:
-            open_containers.discard(id(value))
-            parts = results[len(results) - count :]
-            del results[len(results) - count :]
-            if tag in (b"M", b"S", b"F"):
-                if tag == b"M":
-                    parts = [parts[i] + parts[i + 1] for i in range(0, count, 2)]
-                if tag != b"M" or not ordered:
-                    parts.sort()
-            results.append(_framed(tag, b"".join(parts)))
+        value = stack.pop()
+        cls = type(value)
+        if cls is _Written:
+            out.append(value.content)
+            continue
+        if cls is _Mark:
+            value.places.append(len(out))
+            continue
+        if cls is _Fold:
+            places = [*value.places, len(out)]
+            out[places[0] :] = sorted(b"".join(out[start:end]) for start, end in pairwise(places))
+            continue
+        if cls is _Left:
+            open_containers.discard(value.identity)
             continue
         leaf = _leaf(value)
         if leaf is not None:
-            results.append(leaf)
+            out.append(leaf)
             continue
-        cls = type(value)
-        children: Iterable[Any]
-        if cls is list:
-            tag, children = b"L", value
-        elif cls is tuple:
-            tag, children = b"T", value
-        elif cls is dict:
-            tag, children = b"M", [part for pair in value.items() for part in pair]
-        elif cls is set:
-            tag, children = b"S", value
-        elif cls is frozenset:
-            tag, children = b"F", value
-        else:
-            results.append(
-                _framed(b"?", f"{cls.__module__}.{cls.__qualname__}@{id(value)}".encode("utf-8", "replace"))
-            )
+        tag = _CONTAINERS.get(cls)
+        if tag is None:
+            described = f"{cls.__module__}.{cls.__qualname__}@{id(value)}"
+            out.append(_framed(b"?", described.encode("utf-8", "replace")))
             continue
         if id(value) in open_containers:
-            results.append(b"(cycle)")
+            out.append(b"(cycle)")
             continue
         open_containers.add(id(value))
-        items = list(children)
-        stack.append((value, len(items), tag))
-        stack.extend((item, -1, b"") for item in reversed(items))
-    return results[0]
+        out.append(b"%b%d:" % (tag, len(value)))  # with the count in front, nothing else need be told apart
+        stack.append(_Left(id(value)))
+        if tag == b"M":
+            entries = [(canonical(key), item) for key, item in value.items()]
+            if not ordered:
+                entries.sort(key=itemgetter(0))
+            for key, item in reversed(entries):
+                stack += (item, _Written(key))
+        elif tag in (b"L", b"T"):
+            stack.extend(reversed(value))
+        else:
+            places = []
+            stack.append(_Fold(places))
+            for item in value:
+                stack += (item, _Mark(places))
+    return b"".join(out)
+
+
+_CONTAINERS: dict[type, bytes] = {list: b"L", tuple: b"T", dict: b"M", set: b"S", frozenset: b"F"}
+
+
+class _Left(NamedTuple):
+    """On a stack, the end of a container."""
+
+    identity: int
+
+
+class _Written(NamedTuple):
+    """On a stack, bytes that are ready."""
+
+    content: bytes
+
+
+class _Mark(NamedTuple):
+    """On a stack, the beginning of a set's member."""
+
+    places: list[int]
+
+
+class _Fold(NamedTuple):
+    """On a stack, the end of a set's members, which are put in order then."""
+
+    places: list[int]
 
 
 def _framed(tag: bytes, content: bytes) -> bytes:
@@ -211,7 +275,7 @@ def _leaf(value: Any) -> bytes | None:
     if cls is int:
         return _framed(b"I", b"%x" % value)
     if cls is float:
-        return b"Dnan" if value != value else b"D" + struct.pack(">d", value)
+        return b"D" + struct.pack(">d", math.nan if value != value else value)
     if cls is str:
         return _framed(b"U", value.encode("utf-8", "surrogatepass"))
     if cls is bytes:
@@ -246,34 +310,59 @@ def equal(left: Term, right: Term, *, ordered: bool = False) -> bool:
     return left is right or canonical(left, ordered=ordered) == canonical(right, ordered=ordered)
 
 
+_COMPARABLE = (str, int, bool, bytes)  # of which equal ones of one type are the same
+
+
 def difference(expected: Term, actual: Term, where: str = "") -> str | None:
     """Where and how two terms first differ, in words, or None when they are equal."""
-    if equal(expected, actual):
-        return None
-    while True:
-        cls = type(expected)
-        at = f" at {where}" if where else ""
-        if cls is not type(actual):
-            return (
-                f"{shown(expected)} ({cls.__name__}) became {shown(actual)} ({type(actual).__name__}){at}"
-            )
-        if cls in (list, tuple):
-            if len(expected) != len(actual):
-                return f"{len(expected)} items became {len(actual)}{at}: {shown(expected)} became {shown(actual)}"
-            pairs = [(f"[{i}]", e, a) for i, (e, a) in enumerate(zip(expected, actual, strict=True))]
-        elif cls is dict:
-            found = _keys_difference(expected, actual)
-            if found:
-                return f"{found}{at}"
-            theirs = {canonical(key): value for key, value in actual.items()}
-            pairs = [(_segment(k), e, theirs[canonical(k)]) for k, e in expected.items()]
-        else:
-            return f"{shown(expected)} became {shown(actual)}{at}"
-        segment, expected, actual = next(pair for pair in pairs if not equal(pair[1], pair[2]))
-        where += segment
+    seen: set[tuple[int, int]] = set()
+    stack: list[tuple[Any, Any, _Path]] = [(expected, actual, None)]
+    while stack:
+        ours, theirs, path = stack.pop()
+        cls = type(ours)
+        if ours is theirs or (cls in _COMPARABLE and cls is type(theirs) and ours == theirs):
+            continue
+        found: str | None = None
+        children: list[tuple[Any, Any, _Path]] = []
+        if cls is not type(theirs):
+            found = f"{shown(ours)} ({cls.__name__}) became {shown(theirs)} ({type(theirs).__name__})"
+        elif cls in (list, tuple, dict):
+            if (id(ours), id(theirs)) in seen:
+                continue  # shared, or within itself: compared already
+            seen.add((id(ours), id(theirs)))
+            if cls is dict:
+                found = _keys_difference(ours, theirs)
+                if found is None:
+                    children = _values(ours, theirs, path)
+            elif len(ours) != len(theirs):
+                found = f"{len(ours)} items became {len(theirs)}: {shown(ours)} became {shown(theirs)}"
+            else:
+                pairs = enumerate(zip(ours, theirs, strict=True))
+                children = [(a, b, (path, f"[{index}]")) for index, (a, b) in pairs]
+        elif not equal(ours, theirs):
+            found = f"{shown(ours)} became {shown(theirs)}"
+        if found is not None:
+            at = _render(where, path)
+            return f"{found} at {at}" if at else found
+        stack.extend(reversed(children))
+    return None
+
+
+def _plain_keys(term: Mapping[Any, Any]) -> bool:
+    return all(type(key) is str for key in term)
+
+
+def _values(ours: Mapping[Any, Any], theirs: Mapping[Any, Any], path: _Path) -> list[tuple[Any, Any, _Path]]:
+    """The values of two dicts with equal keys, side by side."""
+    if _plain_keys(ours):
+        return [(value, theirs[key], (path, _segment(key))) for key, value in ours.items()]
+    by_key = {canonical(key): value for key, value in theirs.items()}
+    return [(value, by_key[canonical(key)], (path, _segment(key))) for key, value in ours.items()]
 
 
 def _keys_difference(expected: Mapping[Any, Any], actual: Mapping[Any, Any]) -> str | None:
+    if expected.keys() == actual.keys() and _plain_keys(expected) and _plain_keys(actual):
+        return None
     ours = {canonical(key): key for key in expected}
     theirs = {canonical(key): key for key in actual}
     lost = [shown(key) for mark, key in ours.items() if mark not in theirs]
@@ -284,13 +373,18 @@ def _keys_difference(expected: Mapping[Any, Any], actual: Mapping[Any, Any]) -> 
         return f"key {', '.join(lost)} is missing"
     if added:
         return f"key {', '.join(added)} was added"
+    if len(expected) != len(actual):  # several nans are several keys
+        return f"{len(expected)} keys became {len(actual)}"
     return None
 
 
 def shown(value: object, limit: int = 60) -> str:
     """A value as a person may read it: its repr, cut to ``limit`` characters, whatever its repr does."""
     try:
-        text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
+        if type(value) is int and value.bit_length() > 4096:
+            text = hex(value)  # Python refuses to write a longer one in decimal
+        else:
+            text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     except RecursionError:
         text = f"a deeply nested {type(value).__name__}"
     except Exception as error:  # noqa: BLE001 - a foreign object's own __repr__ may raise anything

@@ -6,7 +6,9 @@ keeps the current worker, a smaller list means fewer preemptions, and a list tha
 shrinking and replay come for free.
 
 `walk` tries all schedules of a run up to a bound of preemptions, without remembering states (stateless search,
-Godefroid 1997; preemption bounding, Musuvathi and Qadeer, PLDI 2007). `pct` draws schedules by random priorities
+Godefroid 1997; preemption bounding, Musuvathi and Qadeer, PLDI 2007). Where an executor tells what a step touches, a
+preemption is tried only before a step that another worker's steps can disturb: before any other one it gives
+the same run as at the worker's next such step. `pct` draws schedules by random priorities
 (PCT, Burckhardt et al., ASPLOS 2010).
 """
 
@@ -23,6 +25,7 @@ __all__ = [
     "Execution",
     "Executor",
     "Scripted",
+    "Touch",
     "Walk",
     "pct_chooser",
     "random_chooser",
@@ -30,6 +33,10 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+
+Touch = tuple[str, bool]
+"""The name of something that workers may share, and whether it is written. ``"*"`` is everything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +48,14 @@ class Choice:
         taken: the index of the one that moved.
         preemptive: whether taking another than the first takes the turn from a worker that could have gone on.
         labels: what each option would do next, for a reader (a statement, a line); may be empty.
+        touches: what the first option's next step touches; None when that is not known.
     """
 
     options: tuple[str, ...]
     taken: int
     preemptive: bool
     labels: tuple[str, ...] = ()
+    touches: frozenset[Touch] | None = None
 
 
 class Chooser(Protocol):
@@ -118,6 +127,7 @@ class Execution:
         waits: how often a worker was found blocked by another.
         gave_up: the workers whose calls ended by a time-out of their own while another was held still.
         diverged: whether the run could not follow its schedule.
+        touched: what each worker's steps touched, by its name, where the executor tells.
     """
 
     choices: list[Choice] = field(default_factory=list)
@@ -127,6 +137,7 @@ class Execution:
     waits: int = 0
     gave_up: set[str] = field(default_factory=set)
     diverged: bool = False
+    touched: dict[str, set[Touch]] = field(default_factory=dict)
 
     @property
     def schedule(self) -> tuple[int, ...]:
@@ -186,37 +197,94 @@ def walk(
         start: a prefix that every schedule begins with.
     """
     result: Walk[T] = Walk(bound=bound)
-    # Schedules to be run, by their number of preemptions; each differs from its parent after the parent's prefix.
-    pending: list[list[tuple[int, ...]]] = [[tuple(start)]]
+    # Branches to be run, by their number of preemptions; each differs from its parent after the parent's prefix.
+    pending: list[list[_Branch]] = [[(tuple(start), len(start), 0)]]
+    seen = _Seen()
     level = 0
     while level < len(pending):
-        queue = pending[level]
-        while queue:
-            if limit is not None and result.runs >= limit:
-                return result
-            prefix = queue.pop()
-            execution, found = attempt(Scripted(prefix))
-            result.runs += 1
-            if found is not None:
-                result.found = found
-                return result
-            for child, cost in _children(execution, prefix):
-                total = level + cost
-                if bound is not None and total > bound:
-                    continue
-                while len(pending) <= total:
-                    pending.append([])
-                pending[total].append(child)
-        level += 1
+        if not pending[level]:
+            level += 1
+            continue
+        if limit is not None and result.runs >= limit:
+            return result
+        taken, place, index = pending[level].pop()
+        prefix = taken if place == len(taken) else (*taken[:place], index)
+        execution, found = attempt(Scripted(prefix))
+        result.runs += 1
+        if found is not None:
+            result.found = found
+            return result
+        branches = [*seen.learn(execution), *_branches(execution, prefix, level, bound, seen)]
+        for cost, branch in branches:
+            while len(pending) <= cost:
+                pending.append([])
+            pending[cost].append(branch)
+        # What a run showed for the first time can make a preemption worthwhile that had been passed over.
+        level = min([level, *(cost for cost, _ in branches)])
     result.exhausted = True
     return result
 
 
-def _children(execution: Execution, prefix: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], int]]:
-    """The schedules that differ from this run in one choice after its prefix, latest choice first on the stack."""
-    taken = [choice.taken for choice in execution.choices]
+_Branch = tuple[tuple[int, ...], int, int]
+"""A schedule as a run's choices, a place in them and what is taken there instead; what follows is open."""
+
+
+def _branches(
+    execution: Execution, prefix: tuple[int, ...], level: int, bound: int | None, seen: _Seen
+) -> Iterator[tuple[int, _Branch]]:
+    """The branches from this run, one choice after its prefix each, with their preemptions; the latest last."""
+    taken = tuple(choice.taken for choice in execution.choices)
     for place in range(len(prefix), len(taken)):
         choice = execution.choices[place]
         for index in range(len(choice.options)):
-            if index != choice.taken:
-                yield (*taken[:place], index), int(choice.preemptive and index != 0)
+            if index == choice.taken:
+                continue
+            cost = level + (choice.preemptive and index != 0)
+            if bound is not None and cost > bound:
+                continue
+            branch = (cost, (taken, place, index))
+            if choice.preemptive and not seen.disturbs(choice):
+                seen.keep(choice, branch)
+            else:
+                yield branch
+
+
+class _Seen:
+    """What the workers of a walk have touched so far, and the branches that mattered nothing as far as was known."""
+
+    def __init__(self) -> None:
+        self._touched: dict[str, set[Touch]] = {}
+        self._kept: dict[tuple[str, frozenset[Touch]], list[tuple[int, _Branch]]] = {}
+        self._answers: dict[tuple[str, frozenset[Touch]], bool] = {}
+
+    def learn(self, execution: Execution) -> list[tuple[int, _Branch]]:
+        """Take note of a run; gives the branches that matter by what it showed."""
+        grown = False
+        for worker, touched in execution.touched.items():
+            known = self._touched.setdefault(worker, set())
+            grown |= not touched <= known
+            known |= touched
+        if not grown:
+            return []
+        self._answers.clear()
+        return [branch for key in list(self._kept) if self._disturbs(*key) for branch in self._kept.pop(key)]
+
+    def disturbs(self, choice: Choice) -> bool:
+        """Whether another worker can disturb the step that the current one would take, or be disturbed by it."""
+        return choice.touches is None or self._disturbs(choice.options[0], choice.touches)
+
+    def keep(self, choice: Choice, branch: tuple[int, _Branch]) -> None:
+        """Remember a branch that does not matter so far."""
+        self._kept.setdefault((choice.options[0], choice.touches or frozenset()), []).append(branch)
+
+    def _disturbs(self, worker: str, touches: frozenset[Touch]) -> bool:
+        key = (worker, touches)
+        if key not in self._answers:
+            self._answers[key] = any(
+                (writes or other_writes) and (name == other or "*" in (name, other))
+                for someone, theirs in self._touched.items()
+                if someone != worker
+                for other, other_writes in theirs
+                for name, writes in touches
+            )
+        return self._answers[key]

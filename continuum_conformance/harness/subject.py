@@ -14,11 +14,13 @@ import pickle
 import traceback
 from collections.abc import Callable, Collection
 from typing import Any
+from uuid import UUID
 
 from continuum_conformance.contract.capabilities import CAPABILITIES, EXTENSIONS
 from continuum_conformance.contract.errors import JournalError
+from continuum_conformance.contract.records import Instance
 from continuum_conformance.contract.targets import TargetError, harness_of, needs_of
-from continuum_conformance.harness.threads import CallThread, Hung, LoopThread
+from continuum_conformance.harness.threads import AdapterInterrupt, CallThread, Hung, LoopThread
 from continuum_conformance.model import Garbage, Kind, Operation, Outcome, normalise
 
 __all__ = ["CALL_LIMIT", "Handle", "HarnessError", "Subject"]
@@ -56,6 +58,10 @@ def declared(harness: Any) -> frozenset[str]:
     return frozenset(given)
 
 
+_PROBE = Operation("get_run", {"instance": Instance("probe"), "run_id": str(UUID(int=0))}, "probe")
+"""A read that finds nothing, and that every journal answers."""
+
+
 class Handle:
     """One opened journal, and the thread or loop on which it is called."""
 
@@ -72,7 +78,7 @@ class Handle:
     def call(
         self, operation: Operation, *, limit: float | None = None, then: Callable[[], None] | None = None
     ) -> Outcome:
-        """Carry out an operation and tell what came of it. Never raises.
+        """Carry out an operation and tell what came of it. Raises only ``KeyboardInterrupt``, the user's own.
 
         Args:
             operation: what to do; its arguments are passed by position.
@@ -97,6 +103,10 @@ class Handle:
         except Hung as hung:
             self.broken = True
             return Outcome(Kind.HANG, error="hang", message=str(hung), unknown=True, detail=hung.stack)
+        except AdapterInterrupt as interrupt:
+            return self._outcome_of(interrupt.error)
+        except KeyboardInterrupt:
+            raise  # Ctrl-C while we waited
         except BaseException as error:  # noqa: BLE001 - the adapter's code: all that it raises is its answer
             return self._outcome_of(error)
         return self._answered(operation, value)
@@ -238,6 +248,8 @@ class Subject:
         """The harness as it was before its first use, for a second process; None when it cannot be pickled."""
         self._loop: LoopThread | None = None
         self._uses: dict[int, tuple[Any, int]] = {}
+        self._shared: dict[int, tuple[Any, Any]] = {}
+        self._closed: dict[int, Any] = {}
         self.remarks: list[str] = []
 
     @property
@@ -264,7 +276,10 @@ class Subject:
             harness.directory = self.directory
         if self._loop is not None and not self._loop.alive(self.limit):
             self._loop = LoopThread()  # a call that hung blocks the old one
-        if self._loop is None and inspect.iscoroutinefunction(harness.open):
+        if self._loop is None and (
+            inspect.iscoroutinefunction(harness.open)
+            or inspect.iscoroutinefunction(getattr(harness, "close", None))
+        ):
             self._loop = LoopThread()
         if self._loop is None:
             thread = CallThread(f"journal-{worker}")
@@ -277,15 +292,19 @@ class Subject:
             if journal is not None and not _is_async(journal):
                 return self._adopt(harness, journal, worker, thread)
             # An async journal must be opened on the loop on which it will be called.
-            if journal is not None:
+            self._loop = LoopThread()
+            handle = self._open_on(self._loop, harness, worker)
+            if journal is not None and journal is not handle.journal:
                 self._forget(harness, journal, thread)
             thread.stop()
-            self._loop = LoopThread()
-        loop = self._loop
+            return handle
+        return self._open_on(self._loop, harness, worker)
+
+    def _open_on(self, loop: LoopThread, harness: Any, worker: str) -> Handle:
         journal = self._guard("open()", lambda: loop.run(lambda: _opened(harness), self.limit * 3))
         if not _is_async(journal) and callable(getattr(journal, "append", None)):
             raise HarnessError(
-                "open() is a coroutine, but the journal's append is a plain function; make both async or neither"
+                "open() or close() is a coroutine, but the journal's append is a plain function; make all async or none"
             )
         return self._adopt(harness, journal, worker, loop)
 
@@ -299,7 +318,14 @@ class Subject:
             )
         _, uses = self._uses.get(id(journal), (journal, 0))
         self._uses[id(journal)] = (journal, uses + 1)
-        return Handle(self, harness, journal, worker, runner)
+        if uses:
+            self._shared[id(journal)] = (harness, journal)
+        handle = Handle(self, harness, journal, worker, runner)
+        if id(journal) in self._closed and not handle.call(_PROBE).ok:
+            raise HarnessError(
+                "open() returned a journal that was closed before and no longer works; return a new one after a close"
+            )
+        return handle
 
     def _forget(self, harness: Any, journal: Any, thread: CallThread) -> None:
         close = getattr(harness, "close", None)
@@ -319,23 +345,51 @@ class Subject:
             raise HarnessError(f"{what} raised {type(error).__name__}: {error}", _trace(error)) from error
 
     def close(self, handle: Handle) -> None:
-        """Close a handle after its last use; a journal that was returned twice is closed once."""
+        """Close a handle after its last use.
+
+        A journal that was returned twice may be returned again: `close_shared` closes it, once.
+        """
         journal, uses = self._uses.pop(id(handle.journal), (handle.journal, 1))
         runner = handle._runner
+        if handle.broken:
+            self._shared.pop(id(journal), None)
         if uses > 1:
             self._uses[id(journal)] = (journal, uses - 1)
-        else:
-            close = getattr(handle._harness, "close", None)
-            if callable(close) and not handle.broken:
-                if isinstance(runner, LoopThread):
-                    self._guard("close()", lambda: runner.run(lambda: _awaited(close(journal)), self.limit))
-                else:
-                    self._guard("close()", lambda: runner.run(lambda: close(journal), self.limit))
+        elif not handle.broken and id(journal) not in self._shared:
+            self._close_journal(handle._harness, journal, runner)
         if isinstance(runner, CallThread):
             runner.stop()
 
+    def _close_journal(self, harness: Any, journal: Any, runner: CallThread | LoopThread) -> None:
+        close = getattr(harness, "close", None)
+        if not callable(close):
+            return
+        if isinstance(runner, LoopThread):
+            self._guard("close()", lambda: runner.run(lambda: _awaited(close(journal)), self.limit))
+        else:
+            self._guard("close()", lambda: runner.run(lambda: close(journal), self.limit))
+
+    def close_shared(self) -> None:
+        """Close the journals that were returned more than once, when no handle is open. Raises `HarnessError`."""
+        while self._shared:
+            identity, (harness, journal) = self._shared.popitem()
+            if callable(getattr(harness, "close", None)):
+                self._closed[identity] = journal  # kept, so that its identity is nobody else's
+            runner = self._loop or CallThread("journal-close")
+            try:
+                self._close_journal(harness, journal, runner)
+            finally:
+                if isinstance(runner, CallThread):
+                    runner.stop()
+
     def shutdown(self) -> None:
-        """End the event loop, if there is one. Handles must be closed before."""
+        """Close what is left and end the event loop, if there is one. Handles must be closed before."""
+        try:
+            self.close_shared()
+        finally:
+            self._stop_loop()
+
+    def _stop_loop(self) -> None:
         if self._loop is not None:
             self._loop.stop()
             self._loop = None

@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any
 
-__all__ = ["CallThread", "Hung", "LoopThread"]
+__all__ = ["AdapterInterrupt", "CallThread", "Hung", "LoopThread"]
 
 
 class Hung(Exception):
@@ -38,6 +38,14 @@ def _format(frame: FrameType) -> str:
     kit = ("harness/threads.py", "harness\\threads.py", "/threading.py")
     entries = [e for e in traceback.extract_stack(frame) if not e.filename.endswith(kit)]
     return "".join(traceback.format_list(entries)) or "(no Python frame)"
+
+
+class AdapterInterrupt(Exception):
+    """A KeyboardInterrupt that the adapter itself raised; a bare one is the user's, who wants the run to end."""
+
+    def __init__(self, error: KeyboardInterrupt) -> None:
+        super().__init__(f"KeyboardInterrupt: {error}")
+        self.error = error
 
 
 class CallThread:
@@ -70,7 +78,7 @@ class CallThread:
             raise Hung(limit, _stack_of(self._thread.ident)) from None
         if fine:
             return answer
-        raise answer
+        raise AdapterInterrupt(answer) if isinstance(answer, KeyboardInterrupt) else answer
 
     def stop(self) -> None:
         """Let the thread end once it is idle."""
@@ -137,7 +145,7 @@ class LoopThread:
             raise Hung(limit, f"{stack}the loop's thread:\n{_stack_of(self._thread.ident)}") from None
         if fine:
             return answer
-        raise answer
+        raise AdapterInterrupt(answer) if isinstance(answer, KeyboardInterrupt) else answer
 
     def alive(self, limit: float) -> bool:
         """Whether the loop still turns, that is, whether no call blocks it."""

@@ -19,9 +19,10 @@ Every rule cites its clause.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
@@ -271,8 +272,10 @@ class Specification:
         try:
             check_durable(term, root, rich=True, max_depth=10**9)
         except NotDurable as error:
-            # Where a container that holds itself offends, at itself or at its second visit, is left open.
-            return True, None if str(error.kind).startswith("a container") else error.path
+            # Where a container that holds itself offends, at itself or at its second visit, is left open,
+            # and so is what of a term is too large.
+            vague = str(error.kind).startswith(("a container", "too large"))
+            return True, None if vague or error.path is None else _exact(error.path, root)
         return False, None
 
     def _optional(self, term: Any) -> bool:
@@ -291,6 +294,17 @@ class Specification:
             return False, path
         return self._optional(term), None
 
+    @staticmethod
+    def _refused(
+        refusals: Mapping[str, tuple[str, ...]],
+        optional: bool,
+        path: str | None,
+    ) -> Expectation:
+        """What is due where a call must be refused; a term that may be refused is one more reason for it."""
+        if optional and "NotDurable" not in refusals:
+            refusals = {**refusals, "NotDurable": ("TRM-1",)}
+        return Expectation(refusals, succeeds=False, path=path)
+
     # -- the fence --
 
     def _fence(self, run: RunModel | None, token: Any) -> dict[str, tuple[str, ...]]:
@@ -298,11 +312,11 @@ class Specification:
         if not self.leases:
             return {}
         refusals: dict[str, tuple[str, ...]] = {}
-        wide = isinstance(token, int) and not isinstance(token, bool) and not -BIG <= token < BIG
         if run is None:
             # A token cannot be an unknown run's, so LeaseMismatch applies beside RunNotFound.
-            return {} if token is None else {"LeaseMismatch": ("FEN-4",)}
-        if run.state.terminal:
+            if token is not None:
+                refusals["LeaseMismatch"] = ("FEN-4",)
+        elif run.state.terminal:
             # FIN-7, APP-6: whether the finish ended the lease is the adapter's choice.
             if token is not None or run.finished_leased:
                 refusals["LeaseMismatch"] = ("FEN-6",)
@@ -313,7 +327,7 @@ class Specification:
             refusals["LeaseMismatch"] = ("FEN-3",)
         elif isinstance(token, bool) or token != run.lease.token:
             refusals["LeaseMismatch"] = ("FEN-2",)
-        if refusals and wide:
+        if refusals and _wide(token):
             refusals["InvalidArgument"] = refusals["LeaseMismatch"]
         return refusals
 
@@ -333,7 +347,7 @@ class Specification:
             state = world[operation.key].state
             refusals["RunAlreadyExists"] = ("RUN-3",) if state.terminal else ("RUN-2",)
         if refusals:
-            return Expectation(refusals, succeeds=False, path=path)
+            return self._refused(refusals, optional, path)
 
         def effect(before: World, _value: Any) -> World:
             return {**before, operation.key: RunModel(arguments["workflow"], arguments["input"])}
@@ -369,9 +383,10 @@ class Specification:
         arguments = operation.arguments
         event, token = arguments["event"], arguments["lease_token"]
         refusals = self._malformed(operation)
-        seq, optional, path = None, False, None
+        seq = event.get("seq") if isinstance(event, Mapping) else None
+        optional, path = False, None
         try:
-            plain, seq = check_event(event, max_depth=10**9)
+            plain, _ = check_event(event, max_depth=10**9)
         except InvalidArgument:
             bad_seq = isinstance(event, Mapping) and event.get("seq") is not None and _form(event)
             refusals["InvalidArgument"] = (
@@ -379,7 +394,7 @@ class Specification:
                 "APP-3" if bad_seq else "APP-4",
             )
             plain = {}
-            if not self.rich and isinstance(event, Mapping):
+            if isinstance(event, Mapping) and (not self.rich or self._undurable(dict(event), "event")[0]):
                 refusals["NotDurable"] = refusals["InvalidArgument"]
         except NotDurable:
             refusals["NotDurable"] = ("TRM-3",)
@@ -391,18 +406,19 @@ class Specification:
             optional = self._optional(plain)
         run = world.get(operation.key)
         refusals = _merge(refusals, self._fence(run, token))
+        following = len(run.events) if run is not None else 0
+        conflict = {"SequenceConflict": ("APP-2",)} if _integer(seq) and seq != following else {}
+        if conflict and _wide(seq):
+            conflict["InvalidArgument"] = ("APP-2",)
         if run is None:
             refusals["RunNotFound"] = ("APP-5",)
-            return Expectation(refusals, succeeds=False, path=path)
+            # Where there is no history, no seq but 0 is the next one, so a conflict applies beside it.
+            return self._refused(_merge(refusals, conflict), optional, path)
         if run.state.terminal:
             refusals["RunNotActive"] = ("APP-6", "FIN-3")
-        following = len(run.events)
-        if seq is not None and seq != following:
-            refusals = _merge(refusals, {"SequenceConflict": ("APP-2",)})
-            if not -BIG <= seq < BIG:
-                refusals = _merge(refusals, {"InvalidArgument": ("APP-2",)})
+        refusals = _merge(refusals, conflict)
         if refusals:
-            return Expectation(refusals, succeeds=False, path=path)
+            return self._refused(refusals, optional, path)
 
         def effect(before: World, _value: Any) -> World:
             changed = replace(run, events=(*run.events, {**plain, "seq": following}))
@@ -446,7 +462,7 @@ class Specification:
             found, events = value
             return _snapshot_wrong(snapshot, found) or _events_wrong(rest, events)
 
-        fin = ("FIN-7",) if run.state.terminal else ()
+        fin = ("FIN-7",) if run.state.terminal and self.leases else ()
         return Expectation(
             dict.fromkeys(fence, ("FIN-7",)),
             clauses=(*fin, "SNP-1" if snapshot is None else "SNP-2"),
@@ -468,11 +484,11 @@ class Specification:
         refusals = _merge(refusals, self._fence(run, token))
         if run is None:
             refusals["RunNotFound"] = ("FIN-4",)
-            return Expectation(refusals, succeeds=False, path=path)
+            return self._refused(refusals, optional, path)
         if run.state.terminal:
             refusals["RunNotActive"] = ("FIN-3",)
         if refusals:
-            return Expectation(refusals, succeeds=False, path=path)
+            return self._refused(refusals, optional, path)
         state: RunState = change["state"]
 
         def effect(before: World, _value: Any) -> World:
@@ -502,7 +518,7 @@ class Specification:
     # -- LEA --
 
     def _undeclared(self) -> Expectation:
-        refusals = dict.fromkeys(("InvalidArgument", "NotImplementedError", "AttributeError"), ("CAP-1",))
+        refusals = dict.fromkeys(("InvalidArgument", "NotImplementedError"), ("CAP-1",))
         return Expectation(refusals, succeeds=False)
 
     def _acquire(self, world: World, operation: Operation) -> Expectation:
@@ -529,12 +545,12 @@ class Specification:
         def check(lease: Lease) -> _Wrong | None:
             if (lease.run_id, lease.owner) != (operation.run_id, owner):
                 return (
-                    f"the lease is for run {lease.run_id!r} and owner {lease.owner!r}, not {operation.run_id!r} and {owner!r}",
+                    f"the lease is for run {shown(lease.run_id)} and owner {shown(lease.owner)}, not {operation.run_id!r} and {owner!r}",
                     Aspect.ANSWER,
                 )
             if run.last_token is not None and lease.token <= run.last_token:
                 return (
-                    f"the new token {lease.token} is not greater than {run.last_token}, which was given before",
+                    f"the new token {shown(lease.token)} is not greater than {shown(run.last_token)}, which was given before",
                     Aspect.ANSWER,
                 )
             return None
@@ -546,7 +562,7 @@ class Specification:
         return Expectation(
             {"LeaseHeld": ("LEA-2",)} if uncertain else {},
             clauses=("LEA-1", "LEA-4") if run.last_token is not None else ("LEA-1",),
-            answer=f"a lease with a token greater than {run.last_token}"
+            answer=f"a lease with a token greater than {shown(run.last_token)}"
             if run.last_token is not None
             else "a lease",
             check=check,
@@ -566,18 +582,15 @@ class Specification:
         except InvalidArgument:
             refusals = _merge(refusals, {"InvalidArgument": (clause,)})
         run = world.get(operation.key)
+        held = run.lease if run is not None else None
+        mine = held is not None and (held.token, held.owner) == (token, owner) and _integer(token)
+        wide = {"InvalidArgument": (clause,)} if _wide(token) else {}
         if run is None:
-            return _merge(refusals, {"RunNotFound": (clause,), "LeaseLost": (clause,)}), None
+            return _merge(refusals, {"RunNotFound": (clause,), "LeaseLost": (clause,)}, wide), None
         if run.state.terminal:
-            return _merge(refusals, {"LeaseLost": ("FIN-7",), "RunNotActive": ("FIN-7",)}), None
-        if (
-            run.lease is None
-            or (run.lease.token, run.lease.owner) != (token, owner)
-            or isinstance(token, bool)
-        ):
-            refusals = _merge(refusals, {"LeaseLost": (clause,)})
-            if isinstance(token, int) and not -BIG <= token < BIG:
-                refusals = _merge(refusals, {"InvalidArgument": (clause,)})
+            return _merge(refusals, {"LeaseLost": ("FIN-7",), "RunNotActive": ("FIN-7",)}, wide), None
+        if not mine:
+            refusals = _merge(refusals, {"LeaseLost": (clause,)}, wide)
         return refusals, run
 
     def _renew(self, world: World, operation: Operation) -> Expectation:
@@ -592,7 +605,7 @@ class Specification:
             wanted = Lease(operation.run_id, held.owner, held.token)
             if lease is None or lease == wanted:
                 return None
-            return f"renew returned {lease}, but the lease is {wanted}", Aspect.ANSWER
+            return f"renew returned {shown(lease, 120)}, but the lease is {shown(wanted, 120)}", Aspect.ANSWER
 
         def effect(before: World, _lease: Any) -> World:
             return {**before, operation.key: replace(run, lease=replace(held, expiry=_expiry(ttl)))}
@@ -632,22 +645,25 @@ class Specification:
                 if "NotDurable" in refusals:
                     break
         run = world.get(operation.key)
+        through: Any = getattr(snapshot, "through_seq", None)
+        conflict = {"SnapshotConflict": ("SNP-7",)}
+        if _wide(through):
+            conflict["InvalidArgument"] = ("SNP-7",)
         if run is None:
             refusals["RunNotFound"] = ("SNP-6",)
-            return Expectation(refusals, succeeds=False, path=path)
-        through: Any = getattr(snapshot, "through_seq", None)
+            if _integer(through) and (through < 0 or _wide(through)):
+                refusals = _merge(refusals, conflict)  # it is no seq of any history
+            return self._refused(refusals, optional, path)
         again = False
-        if isinstance(through, int) and not isinstance(through, bool):
+        if _integer(through):
             if not 0 <= through < len(run.events):
-                refusals = _merge(refusals, {"SnapshotConflict": ("SNP-7",)})
-                if not -BIG <= through < BIG:
-                    refusals = _merge(refusals, {"InvalidArgument": ("SNP-7",)})
+                refusals = _merge(refusals, conflict)
             elif through in run.snapshots:
                 again = True
                 if _snapshot_form(snapshot) and not _same_snapshot(run.snapshots[through], snapshot):
                     refusals = _merge(refusals, {"SnapshotConflict": ("SNP-5",)})
         if refusals:
-            return Expectation(refusals, succeeds=False, path=path)
+            return self._refused(refusals, optional, path)
 
         def effect(before: World, _value: Any) -> World:
             if again:
@@ -684,7 +700,7 @@ def _step_answer(
 
 
 def _step_refusal(world: World, outcome: Outcome, due: Expectation) -> World | Impossible:
-    if outcome.error == "NotDurable" and due.path is not None and not str(outcome.path).startswith(due.path):
+    if outcome.error == "NotDurable" and due.path is not None and not _at(outcome.path, due.path):
         return Impossible(
             due.refusals["NotDurable"],
             f"NotDurable names the path {outcome.path!r}, but the first offender stands at {due.path!r}",
@@ -692,6 +708,21 @@ def _step_refusal(world: World, outcome: Outcome, due: Expectation) -> World | I
             Aspect.WRONG_ERROR,
         )
     return world
+
+
+_PLACES = re.compile(r"(?:\.[^\W\d]\w*|\[\d+\])*")
+
+
+def _exact(path: str, root: str) -> str:
+    """The part of a path that must be named: places in lists and plain string keys, up to any other key (TRM-3)."""
+    places = _PLACES.match(path, len(root))
+    return path[: places.end()] if places is not None else root
+
+
+def _at(path: str | None, due: str) -> bool:
+    """Whether a path is the one that is due, or goes on from it."""
+    found = str(path)
+    return found.startswith(due) and not found[len(due) :][:1].isidentifier()
 
 
 def _huge(term: Any) -> bool:
@@ -711,6 +742,15 @@ def _huge(term: Any) -> bool:
         elif isinstance(value, (list, tuple, set, frozenset)):
             stack.extend(value)
     return False
+
+
+def _integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _wide(value: Any) -> bool:
+    """Whether a number has more than 64 bits, so that `InvalidArgument` is right where it is wrong."""
+    return _integer(value) and not -BIG <= value < BIG
 
 
 def _merge(*parts: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
@@ -759,6 +799,11 @@ def _same_snapshot(left: Snapshot, right: Snapshot) -> bool:
     )
 
 
+def _instant(moment: datetime) -> timedelta:
+    """An aware datetime as a span of time. `==` will not do: it is false for the hours that a zone has twice."""
+    return moment.replace(tzinfo=None) - datetime.min - (moment.utcoffset() or timedelta(0))  # noqa: DTZ901
+
+
 def _record_text(run: Run) -> str:
     return f"the {run.state} run"
 
@@ -804,8 +849,8 @@ def _events_wrong(wanted: tuple[dict[str, Any], ...], found: list[dict[str, Any]
 
 
 def _seqs(seqs: list[Any]) -> str:
-    shown = ", ".join(repr(seq) for seq in seqs[:12])
-    return f"{shown}, ..." if len(seqs) > 12 else shown
+    listed = ", ".join(shown(seq, 24) for seq in seqs[:12])
+    return f"{listed}, ..." if len(seqs) > 12 else listed
 
 
 def _snapshot_wrong(wanted: Snapshot | None, found: Snapshot | None) -> _Wrong | None:
@@ -817,18 +862,18 @@ def _snapshot_wrong(wanted: Snapshot | None, found: Snapshot | None) -> _Wrong |
         return f"a snapshot came ({shown(found, 120)}), but none was taken", Aspect.SNAPSHOT
     if not equal(found.through_seq, wanted.through_seq):
         return (
-            f"the snapshot is the one through seq {found.through_seq!r}, but the one through seq {wanted.through_seq} is latest",
+            f"the snapshot is the one through seq {shown(found.through_seq)}, but the one through seq {wanted.through_seq} is latest",
             Aspect.SNAPSHOT,
         )
     if found.run_id != wanted.run_id:
-        return f"the snapshot is of run {found.run_id!r}, not {wanted.run_id!r}", Aspect.SNAPSHOT
+        return f"the snapshot is of run {shown(found.run_id)}, not {wanted.run_id!r}", Aspect.SNAPSHOT
     differs = difference(wanted.version_hash, found.version_hash, "version_hash")
     if not differs:
         got: Any = found.steps_by_seq
         steps = dict(got) if isinstance(got, Mapping) else got
         differs = difference(dict(wanted.steps_by_seq), steps, "steps_by_seq")
     if not differs and (not isinstance(found.taken_at, datetime) or found.taken_at.utcoffset() is None):
-        differs = f"taken_at became {found.taken_at!r}, which is no aware datetime"
-    if not differs and found.taken_at != wanted.taken_at:
+        differs = f"taken_at became {shown(found.taken_at)}, which is no aware datetime"
+    if not differs and _instant(found.taken_at) != _instant(wanted.taken_at):
         differs = f"taken_at became another instant: {wanted.taken_at.isoformat()} became {found.taken_at.isoformat()}"
     return (f"the snapshot differs: {differs}", Aspect.SNAPSHOT) if differs else None

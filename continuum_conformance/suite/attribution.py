@@ -11,10 +11,16 @@ from collections.abc import Sequence
 from continuum_conformance.model import READS, Aspect, Impossible, Kind
 from continuum_conformance.suite.violation import Step
 
-__all__ = ["attribute"]
+__all__ = ["attribute", "by_necessity"]
 
 LEASE_OPERATIONS = frozenset({"acquire", "renew", "release"})
 FINISHES = frozenset({"complete", "fail"})
+FENCED = frozenset({"append", "suspend", "load_with_snapshot"}) | FINISHES
+FENCE = frozenset({"FEN-1", "FEN-3", "LEA-6"})
+"""The clauses that ask for a write under the right token to be accepted."""
+PLAIN = frozenset({Aspect.ANSWER, Aspect.REFUSED, Aspect.ACCEPTED, Aspect.WRONG_ERROR})
+"""What is wrong with the call itself, rather than with what it shows."""
+LEASE_ERRORS = frozenset({"LeaseMismatch", "LeaseHeld", "LeaseLost"})
 
 
 def attribute(found: Impossible, step: Step, before: Sequence[Step]) -> tuple[str, ...]:
@@ -26,18 +32,97 @@ def attribute(found: Impossible, step: Step, before: Sequence[Step]) -> tuple[st
         before: the calls before it, oldest first.
     """
     operation = step.operation
+    clauses = found.clauses
+    if found.aspect is Aspect.REFUSED:
+        clauses = _of_refusal(step, clauses)
+    elif found.aspect is Aspect.ANSWER and operation.name == "acquire" and "LEA-4" in clauses:
+        clauses = ("LEA-4",) if found.message.startswith("the new token") else ("LEA-1",)
     if found.aspect in (Aspect.REFUSED, Aspect.WRONG_ERROR) and _after_error(step, before):
-        return tuple(dict.fromkeys(("ATM-3", *found.clauses)))
-    if operation.name not in READS or found.aspect is Aspect.ANSWER:
-        return found.clauses
+        return tuple(dict.fromkeys(("ATM-3", *clauses)))
+    if operation.name not in READS or found.aspect in PLAIN:
+        return clauses
     suspect = _suspect(operation.key, before)
     if suspect is None:
         return found.clauses
     return _blame(found.aspect, step, suspect)
 
 
+def _of_refusal(step: Step, clauses: tuple[str, ...]) -> tuple[str, ...]:
+    """The clauses that ask for an answer, less those that the raised error has nothing to do with."""
+    operation, error = step.operation, step.outcome.error
+    if operation.name in ("load", "get_run"):
+        return ("LOD-2", *clauses) if step.outcome.kind is Kind.ERROR and "RUN-4" not in clauses else clauses
+    if operation.name == "acquire":
+        return ("LEA-1",)
+    if error == "NotDurable":
+        return ("TRM-1", *(clause for clause in clauses if clause not in FENCE))
+    if operation.name == "load_with_snapshot" and error == "LeaseMismatch" and "FIN-7" not in clauses:
+        return ("FEN-3" if operation.arguments["lease_token"] is None else "FEN-1",)
+    kept = tuple(clause for clause in clauses if (clause in FENCE) == (error in LEASE_ERRORS))
+    return kept or clauses
+
+
+def by_necessity(steps: Sequence[Step], aspect: Aspect | None) -> tuple[str, ...]:
+    """What a minimal counterexample breaks beside the clauses of its last call, the closest first.
+
+    No call of it can be left out. So a refused call that is still there left a trace, a read that is still there
+    changed something, and a call on another run that is still there reached this one.
+
+    Args:
+        steps: the calls, of which the last is the wrong one.
+        aspect: what is wrong with it. Of a wrong answer `attribute` has told already.
+    """
+    *before, last = steps
+    if aspect not in (Aspect.ACCEPTED, Aspect.REFUSED, Aspect.WRONG_ERROR):
+        return ()
+    found: list[str] = []
+    for step in reversed(before):
+        name, outcome = step.operation.name, step.outcome
+        if outcome.kind is Kind.HANG or step.mutates:
+            continue
+        if not outcome.ok:
+            found += _refusal_clauses(step)
+        elif step.operation.key != last.operation.key:
+            found += _across(step, last)
+        elif name in READS:
+            found += ["LOD-2", "ISO-3"]
+        elif name == "append" and (last.operation.name in LEASE_OPERATIONS or _about_lease(last)):
+            found.append("APP-8")
+        elif name == "suspend" and _about_lease(last):
+            found.append("ISO-3")
+    return tuple(dict.fromkeys(found))
+
+
+def _refusal_clauses(step: Step) -> tuple[str, ...]:
+    """The clauses that say that a call which was refused so leaves no trace."""
+    name, error = step.operation.name, step.outcome.error
+    if name == "append" and error == "RunNotFound":
+        return ("APP-5",)
+    if name in FENCED and error == "LeaseMismatch":
+        return ("APP-9", "FEN-2") if name == "append" else ("FEN-2",)
+    if name in FINISHES or name == "suspend":
+        return ("FIN-4",) if error == "RunNotFound" else ("FIN-3",) if error == "RunNotActive" else ("TRM-3",)
+    return _REFUSED_LEAVES.get(name, ("ISO-3",))
+
+
+def _across(step: Step, last: Step) -> tuple[str, ...]:
+    token = last.operation.arguments.get("lease_token", getattr(last.operation.arguments.get("lease"), "token", None))
+    if token is not None and token == getattr(step.outcome.value, "token", None):
+        return ()  # it is there for its token, which the last call was given
+    return ("ISO-1",) if step.operation.key[0] != last.operation.key[0] else ("ISO-2",)
+
+
+def _about_lease(step: Step) -> bool:
+    """Whether a call was wrong about who holds the lease: that is what it raised, or what was due."""
+    if step.outcome.ok:
+        return any(error in step.due for error in LEASE_ERRORS)
+    return step.outcome.error in LEASE_ERRORS
+
+
 def _after_error(step: Step, before: Sequence[Step]) -> bool:
     """Whether a call that should have answered failed with no contract error, right after another had failed."""
+    if step.outcome.kind is Kind.HANG:
+        return bool(before) and before[-1].outcome.kind in (Kind.ERROR, Kind.RAW)
     if step.outcome.kind is not Kind.RAW and step.outcome.error != "JournalUnavailable":
         return False
     same = [s for s in before if s.operation.worker == step.operation.worker]
@@ -72,6 +157,8 @@ def _blame(aspect: Aspect, step: Step, suspect: Step) -> tuple[str, ...]:
         return _REFUSED_TRACE.get((did.name, aspect), _REFUSED_TRACE.get((did.name, None), ("ISO-3",)))
     if suspect.mutates:
         return ("TRM-4",)
+    if did.name == "take_snapshot" and read.name == "load_with_snapshot" and aspect is Aspect.EVENTS:
+        return ("SNP-2", *elsewhere)
     return (*_ACCEPTED_TRACE.get((did.name, aspect), ("ISO-3",)), *elsewhere)
 
 
@@ -91,6 +178,16 @@ _REFUSED_TRACE: dict[tuple[str, Aspect | None], tuple[str, ...]] = {
     ("take_snapshot", Aspect.SNAPSHOT): ("SNP-5",),
 }
 """What a refused operation broke when a read shows a trace of it."""
+
+_REFUSED_LEAVES: dict[str, tuple[str, ...]] = {
+    "append": ("APP-9",),
+    "start_run": ("RUN-2",),
+    "acquire": ("LEA-2",),
+    "renew": ("LEA-5",),
+    "release": ("LEA-7",),
+    "take_snapshot": ("SNP-5",),
+}
+"""What a refused operation broke when a later call was accepted or refused because of it."""
 
 _ACCEPTED_TRACE: dict[tuple[str, Aspect], tuple[str, ...]] = {
     ("start_run", Aspect.EXISTENCE): ("RUN-1",),

@@ -167,8 +167,12 @@ def judge_test(test: SuiteTest, session: Session, plan: Plan) -> Result:
     try:
         result = run_test(test, session, plan.profile, plan.seed)
         found = result.violation
-        if found is not None and not found.hang and found.steps:
-            result.violation, result.exact = minimise(session, found, test.clauses)
+        if found is not None and not found.hang and found.steps and found.race is None:
+            if found.aspect is not None:
+                result.violation, result.exact = minimise(session, found, test.clauses)
+            else:  # only the test can judge it
+                again = run_test(test, session, plan.profile, plan.seed).violation
+                result.exact = again is not None and again.clauses == found.clauses
     except HarnessError as error:
         result = Result(test, error=f"{error}")
     return result

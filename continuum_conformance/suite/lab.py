@@ -100,6 +100,8 @@ class Session:
             self.close(SECOND_PROCESS)
         elif worker not in self._handles:
             self.close_handles()
+            if "shared" not in self.capabilities:
+                self.subject.close_shared()  # only one process at a time may use the store
             self._handles[worker] = SecondProcess(self.subject)
         if self.single_handle and worker in WORKERS:
             worker = "A"
@@ -302,6 +304,7 @@ class Lab:
             hang=hang,
             salt=self.salt,
             test=self.test,
+            aspect=aspect,
         )
 
     def fail(self, message: str, *clauses: str) -> None:

@@ -19,7 +19,9 @@ from continuum_conformance.contract.errors import NotDurable
 from continuum_conformance.contract.journal import OPERATIONS
 from continuum_conformance.contract.records import Instance, Lease, Snapshot
 from continuum_conformance.contract.terms import check_durable
+from continuum_conformance.model import Aspect
 from continuum_conformance.model.tagged import Opaque, decode, encode
+from continuum_conformance.suite.attribution import by_necessity
 from continuum_conformance.suite.lab import SECOND_PROCESS, Lab, Session
 from continuum_conformance.suite.script import call_text, outcome_text
 from continuum_conformance.suite.testing import PROFILES, registered, run_test
@@ -155,19 +157,14 @@ def _depends(program: Sequence[Call]) -> dict[int, set[int]]:
 def minimise(session: Session, violation: Violation, clauses: tuple[str, ...]) -> tuple[Violation, bool]:
     """The violation with as few calls as still show it, and whether it comes back every time.
 
-    Three replays decide: a counterexample that does not come back is kept as it was seen.
+    Three replays decide: a counterexample that does not come back is kept as it was seen. It must be the same
+    finding: a shorter way to another one would be told under the wrong clause.
     """
     program = program_of(violation)
 
     def shows(candidate: Sequence[Call]) -> Violation | None:
         found = perform(session, candidate, violation.salt, clauses)
-        if (
-            found is None
-            or found.clauses[:1] != violation.clauses[:1]
-            or found.arranging != violation.arranging
-        ):
-            return None
-        return found
+        return found if found is not None and _same_finding(found, violation) else None
 
     best = shows(program)
     if best is None or shows(program) is None:
@@ -176,6 +173,7 @@ def minimise(session: Session, violation: Violation, clauses: tuple[str, ...]) -
     size = max(1, len(program) // 2)
     while size:
         end = len(program) - 1  # the last call is the one that shows it
+        length = len(program)
         while end > 0 and spent < MAX_OPERATIONS:
             start = max(0, end - size)
             candidate = program[:start] + program[end:]
@@ -186,7 +184,8 @@ def minimise(session: Session, violation: Violation, clauses: tuple[str, ...]) -
                 if found is not None:
                     best, program = found, candidate
             end = start
-        size //= 2
+        if size > 1 or len(program) == length:  # single calls are tried until none can be left out
+            size //= 2
     if len({call.worker for call in program} - {SECOND_PROCESS}) > 1:
         single = [replace(call, worker="A") if call.worker != SECOND_PROCESS else call for call in program]
         found = shows(single)
@@ -195,9 +194,28 @@ def minimise(session: Session, violation: Violation, clauses: tuple[str, ...]) -
         elif "APP-10" not in best.clauses:
             # Through one handle nothing is wrong: what one handle did, the other does not see.
             best.clauses = ("APP-10", *best.clauses)
+    if any(call.worker == SECOND_PROCESS for call in program) and "DUR-1" not in best.clauses:
+        at_home = [replace(call, worker="A") for call in program]
+        if shows(at_home) is None:  # in one process nothing is wrong
+            best.clauses = ("DUR-1", *best.clauses)
+    elif spent < MAX_OPERATIONS:
+        beside = by_necessity(best.steps, best.aspect)
+        best.clauses = (*beside, *(clause for clause in best.clauses if clause not in beside))
     again = shows(program)
     best.test = violation.test
     return (best, True) if again is not None else (violation, False)
+
+
+def _same_finding(found: Violation, violation: Violation) -> bool:
+    if found.arranging != violation.arranging or found.aspect is not violation.aspect:
+        return False
+    last, original = found.steps[-1], violation.steps[-1]
+    return (
+        found.clauses[:1] == violation.clauses[:1]
+        and last.operation.name == original.operation.name
+        and (last.outcome.kind, last.outcome.error) == (original.outcome.kind, original.outcome.error)
+        and (violation.aspect is not Aspect.ACCEPTED or last.due == original.due)
+    )
 
 
 # -- files --
@@ -216,7 +234,8 @@ class Replay:
     profile: str
     seed: int
     program: list[Call]
-    """Empty when the calls cannot be carried in a file; then the test itself is run again."""
+    """Empty when the calls cannot be carried in a file, or it takes the test to judge them; then the test itself is
+    run again."""
 
 
 def _stand_in(kind: str) -> Any:
@@ -322,6 +341,7 @@ def save(
         "profile": profile,
         "seed": seed,
         "salt": violation.salt,
+        "judged_by": "the test" if violation.aspect is None else "the model",
         "calls": calls,
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -383,7 +403,7 @@ def load(file: Path) -> Replay:
             data["test"],
             data["profile"],
             data["seed"],
-            program,
+            program if data.get("judged_by") != "the test" else [],
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise ReplayError(f"{file} is damaged: {type(error).__name__}: {error}") from error
@@ -403,8 +423,9 @@ def run(session: Session, replay: Replay) -> Violation | None:
     own = tuple(clause for clause in replay.own if clause in CLAUSES)
     if replay.program:
         found = perform(session, replay.program, replay.salt, own)
-        if found is not None:
+        if found is not None and set(found.clauses) & set(replay.clauses):
             found.test = replay.test
+            found.clauses = replay.clauses  # told when it was made small
             return found
     for test in registered():
         if test.name == replay.test and replay.profile in PROFILES:

@@ -308,6 +308,12 @@ def _lines(step: Step, names: _Names, instances: Mapping[str, str], is_async: bo
     lease = names.granted(step)
     result = f"{lease} = " if lease else "answer = " if step.mutates == "answer" else ""
     call = f"{handle}.{operation.name}({', '.join(arguments)})"
+    if is_async and step.mutates == "arguments":  # as soon as the call has taken its first step (TRM-4)
+        changed = lines[0].partition(" = ")[0]
+        lines.append(f"call = asyncio.ensure_future({call})")
+        lines.append("await asyncio.sleep(0)")
+        lines.append(f"forge({changed})  # the caller changes its own object")
+        awaited, call = "await ", "call"
     due = _due(step)
     if step.outcome.kind is Kind.VALUE:
         reading = operation.name in ("load", "get_run", "load_with_snapshot")
@@ -326,7 +332,7 @@ def _lines(step: Step, names: _Names, instances: Mapping[str, str], is_async: bo
         ]
     if due:
         lines.append(due)
-    if step.mutates:
+    if step.mutates and not (is_async and step.mutates == "arguments"):
         changed = "answer" if step.mutates == "answer" else lines[0].partition(" = ")[0]
         lines.append(f"forge({changed})  # the caller changes its own object")
     return lines

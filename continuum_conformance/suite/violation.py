@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from continuum_conformance.contract.records import Run
-from continuum_conformance.model import Operation, Outcome
+from continuum_conformance.model import Aspect, Operation, Outcome
 
 __all__ = ["Step", "Violation", "forge"]
 
@@ -57,6 +57,7 @@ class Violation(Exception):
         detail: a traceback of the adapter's, or the stack of a hang.
         hang: whether a call did not come back.
         salt: the part of all names that was made fresh for this example.
+        aspect: what the model found wrong; None when a test saw what the model cannot (`Lab.fail`).
     """
 
     clauses: tuple[str, ...]
@@ -71,6 +72,7 @@ class Violation(Exception):
     """For a race: the interleaving as text, instead of a script; schedules replay it."""
     race: Mapping[str, Any] | None = None
     """For a race: what a replay needs, as JSON data."""
+    aspect: Aspect | None = None
     notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:

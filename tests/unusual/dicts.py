@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import enum
 import itertools
 import queue
 import threading
 import time
+from datetime import timedelta, timezone
+from types import MappingProxyType
 from typing import Any
 
 from tests.unusual.rules import Refusal, Rules, Sync, oddest, translate
@@ -297,6 +300,27 @@ class FrozenJournal(LockedDict):
             after, event, answer = change(_thaw(run))
             self.store[key] = _freeze(after), (*events, _freeze(event)) if event else events
             return answer
+
+
+    def get_run(self, instance, run_id):
+        row = super().get_run(instance, run_id)
+        return None if row is None else row._replace(state=State(row.state))
+
+    def load_with_snapshot(self, instance, run_id, lease_token):
+        snapshot, events = super().load_with_snapshot(instance, run_id, lease_token)
+        if snapshot is not None:
+            snapshot.steps_by_seq = MappingProxyType(snapshot.steps_by_seq)
+            snapshot.taken_at = snapshot.taken_at.astimezone(timezone(timedelta(hours=9)))
+        return snapshot, events
+
+
+class State(enum.Enum):
+    """An enumeration of our own."""
+
+    BUSY = "running"
+    ASLEEP = "suspended"
+    DONE = "completed"
+    BROKEN = "failed"
 
 
 class FrozenHarness(DictHarness):

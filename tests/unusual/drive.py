@@ -7,22 +7,31 @@ import sys
 import time
 
 from continuum_conformance.harness import HarnessError, Subject
-from continuum_conformance.suite.check import Plan, judge, preflight, run_check, verdict
+from continuum_conformance.suite.check import Plan, judge, judge_test, preflight, run_check, tests_for, verdict
 from continuum_conformance.suite.lab import Session
 from continuum_conformance.suite.stores import Stores
 from continuum_conformance.suite.testing import PROFILES
 
 
-def check(target, stores, profile="quick", seed=1, only=None):
-    """(verdict, judgements, results, session) of one check."""
+def check(target, stores, profile="quick", seed=1, only=None, seeded=False):
+    """(verdict, judgements, results, session) of one check.
+
+    Args:
+        seeded: only the tests whose data depend on the seed.
+    """
     subject = Subject(target)
     stores.provide(subject)
     session = Session(subject)
     plan = Plan(PROFILES[profile], seed, only)
     try:
         preflight(session)
-        results = run_check(session, plan)
-        judged = judge(session, plan, results)
+        if seeded:
+            tests = [test for test in tests_for(session.capabilities, plan) if test.given or test.program]
+            results = [judge_test(test, session, plan) for test in tests]
+            judged = [one for one in judge(session, plan, results) if one.verdict != "not_run"]
+        else:
+            results = run_check(session, plan)
+            judged = judge(session, plan, results)
     finally:
         session.close_all()
     return verdict(judged, plan), judged, results, session

@@ -32,19 +32,24 @@ def legal_name(name):
 
 def form(term, path, depth=0):
     """JSON text has no bytes and no nan, and its numbers are not ours: strings carry them, marked in front."""
-    if depth > 100:
+    if depth > 64:
         raise NotDurable(path=path)
     if term is None or term is True or term is False:
         return term
     if type(term) is int:
+        if term.bit_length() > 4096:
+            raise NotDurable(path=path, kind="int")
         return "i" + format(term, "x")
     if type(term) is float:
         return "f" + ("nan" if math.isnan(term) else term.hex())
     if type(term) is bytes:
+        if len(term) > 2**20:
+            raise NotDurable(path=path, kind="bytes")
         return "b" + term.hex()
     if type(term) is str:
         try:
-            term.encode()
+            if len(term.encode()) > 2**20:
+                raise NotDurable(path=path, kind="long text")
         except UnicodeEncodeError:
             raise NotDurable(path=path, kind="surrogate") from None
         return "s" + term

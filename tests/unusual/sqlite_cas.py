@@ -104,3 +104,20 @@ class CasHarness:
 
     def translate(self, exception):
         return translate(exception)
+
+
+class OneDurableHarness(CasHarness):
+    """One journal for every open, durable, for one process at a time; a closed one is useless, so a new one follows."""
+
+    capabilities = ["leases", "snapshots", "durable", "crash_safe", "rich_terms", "opaque_run_ids"]
+    one = None
+
+    def open(self):
+        if self.one is None:
+            self.one = super().open()
+        return self.one
+
+    def close(self, journal):
+        assert journal is self.one
+        journal.close()
+        self.one = None

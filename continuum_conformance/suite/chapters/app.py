@@ -74,6 +74,7 @@ def an_append_to_an_unknown_run_is_refused(lab: Lab) -> None:
     known = lab.started(events=1)
     run = lab.run()
     run.append()
+    run.look()
     run.append({"type": "step", "seq": 0})
     run.look()
     elsewhere = lab.run(known.run_id, lab.fresh_instance())

@@ -19,7 +19,7 @@ def a_long_history_comes_whole_and_in_order(lab: Lab) -> None:
     run = lab.started()
     with lab.arranging():
         for number in range(MANY):
-            run.append({"type": "step", "number": number, "at": -number})
+            run.append({"type": "step", "number": number, "at": -number}, on="AB"[number % 2])
     run.load(on="A")
     run.load(on="B")
     run.load_with_snapshot()

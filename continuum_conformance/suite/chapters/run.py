@@ -106,6 +106,7 @@ def reading_an_unknown_run_finds_nothing_and_creates_nothing(lab: Lab) -> None:
     for worker in ("A", "B"):
         run.get(on=worker)
         run.load(on=worker)
+        run.get(on=worker)
         run.load_with_snapshot(on=worker)
         run.get(on=worker)
         lab.run(run.run_id, lab.fresh_instance()).get(on=worker)

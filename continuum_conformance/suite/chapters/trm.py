@@ -275,12 +275,31 @@ def changing_the_object_afterwards_changes_nothing(lab: Lab, where: str) -> None
         run.look()
 
 
-@checks("TRM-4", given={"term": any_term, "where": lambda caps: st.sampled_from(positions(caps))})
-def storing_leaves_the_callers_object_alone(lab: Lab, term: Any, where: str) -> None:
-    before = canonical(term, ordered=True)
-    _put(lab, where, term).look()
-    if canonical(term, ordered=True) != before:
-        lab.fail(f"the journal changed the caller's own object, which is now {shown(term)}")
+def _unsorted(rich: bool) -> dict[str, Any]:
+    """A term with something in it for every conversion that might be made in place."""
+    plain = {"z": [3, 1, 2], "a": {"y": None, "b": b"\x00"}, "n": [2**70, 0.5, -0.0, float("nan")]}
+    return {**plain, "t": (1, [(2,)]), "s": {3}, "m": {(1, 2): {1: "one"}}} if rich else plain
+
+
+@checks("TRM-4", cases=each(where=positions, refused=(False, True)))
+def storing_leaves_the_callers_object_alone(lab: Lab, where: str, refused: bool) -> None:
+    with lab.arranging():
+        run = lab.run() if where == "input" else lab.started(events=1)
+    term: Any = _unsorted("rich_terms" in lab.capabilities)
+    if refused:
+        term["bad"] = object()
+    handed: Any = {"payload": {"type": "step", "payload": term}, "step": {0: term}}.get(where, term)
+    before = canonical(handed, ordered=True)
+    acts: dict[str, Callable[[], Any]] = {
+        "input": lambda: run.start("checkout", handed),
+        "payload": lambda: run.append(handed),
+        "result": lambda: run.complete(handed),
+        "error": lambda: run.fail(handed),
+        "step": lambda: run.snapshot(0, handed),
+    }
+    acts[where]()
+    if canonical(handed, ordered=True) != before:
+        lab.fail(f"the journal changed the caller's own object, which is now {shown(handed, 200)}")
 
 
 RUNS_CODE = {

@@ -93,7 +93,7 @@ class _Arranged:
         return Operation(name, {"instance": self.lab.instance, **arguments[name]}, worker)
 
 
-def operations_of(session: Session, scenario: Scenario, lab: Lab) -> dict[str, list[Operation]]:
+def operations_of(scenario: Scenario, lab: Lab) -> dict[str, list[Operation]]:
     """The operations of each worker from the scenario's situation, without those under a lease of their own."""
     arranged = _Arranged(lab, scenario)
     found = {
@@ -102,7 +102,6 @@ def operations_of(session: Session, scenario: Scenario, lab: Lab) -> dict[str, l
         ]
         for worker, acts in scenario.workers.items()
     }
-    del session
     return found
 
 
@@ -160,7 +159,7 @@ def run_race(session: Session, scenario: Scenario, executor: Executor, chooser: 
     race.history = History(tuple(_excused(recording.entries, executor.level != "threads")))
     verdict = judge(race.history, session.specification, before)
     if verdict.outcome == "not linearizable":
-        race.violation = _broken(lab, scenario, before, race, verdict, arranging)
+        race.violation = _broken(lab, scenario, race, verdict, arranging)
     return race
 
 
@@ -230,7 +229,7 @@ def clauses_of(scenario: Scenario) -> tuple[str, ...]:
 
 
 def _broken(
-    lab: Lab, scenario: Scenario, before: World, race: Race, verdict: Any, arranging: int
+    lab: Lab, scenario: Scenario, race: Race, verdict: Any, arranging: int
 ) -> Violation:
     raw = next((e for e in race.history.entries if e.outcome.kind in (Kind.RAW, Kind.GARBAGE)), None)
     clauses = clauses_of(scenario)
@@ -238,7 +237,6 @@ def _broken(
         clauses = ("CON-4", "ATM-2")
     elif any(e.outcome.error == "JournalUnavailable" for e in race.history.entries):
         clauses = ("CON-4", *clauses)
-    del before
     steps = tuple(lab.steps[:arranging]) + tuple(
         Step(
             entry.operation,

@@ -1,0 +1,240 @@
+"""Why a history has no explanation: the shortest prefix, the operations concerned, and what is wrong with each order.
+
+Everything here runs after a proof was found, so it may take its time, but only so much of it: where a history is
+too large to be made small, the explanation is larger and still right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from continuum_conformance.history.recording import Recorded
+from continuum_conformance.history.search import Problem, decide
+from continuum_conformance.history.verdict import Attempt, Explanation
+from continuum_conformance.history.wording import headline, tell
+from continuum_conformance.model import Impossible
+
+if TYPE_CHECKING:
+    from continuum_conformance.history.deciding import Case
+
+__all__ = ["explain"]
+
+JUDGED = 400_000
+"""How many operations may be judged again, in all, to make a counterexample smaller."""
+STATES = 200_000
+"""How many states each of these judgements may visit."""
+TRIED = 4_000
+"""How many steps may be tried to list the orders, and how many of the orders are told."""
+TOLD = 12
+
+
+def explain(case: Case, blocked: int) -> Explanation:
+    """Explain why no order explains this part of a history.
+
+    Args:
+        case: the part; its search has found that there is no order.
+        blocked: the operation whose return no order reached.
+    """
+    if case.foresees:
+        blocked = _decisive(case, blocked)
+    decisive = case.entries[blocked]
+    prefix = [entry for entry in case.entries if _begun(entry, decisive)]
+    kept = _smallest(case, prefix, decisive)
+    needed = _needed(case, kept, decisive)
+    attempts, more = _attempts(case, kept, decisive)
+    first = headline(needed, decisive)
+    text = tell(first, kept, decisive, attempts, more)
+    return Explanation(
+        case.key, tuple(prefix), decisive, tuple(kept), tuple(needed), tuple(attempts), more, first, text
+    )
+
+
+def _begun(entry: Recorded, decisive: Recorded) -> bool:
+    """Whether an operation had begun when the decisive one returned."""
+    return entry is decisive or (decisive.returned is not None and entry.invoked <= decisive.returned)
+
+
+def _explained(case: Case, entries: Sequence[Recorded], last: int, *, inclusive: bool) -> bool | None:
+    """Whether an order explains these operations up to a return; None when that took too long to find out."""
+    found = decide(case.problem(entries, last, inclusive), STATES + 50 * len(entries))
+    return None if found is None else found.order is not None
+
+
+def _decisive(case: Case, fallback: int) -> int:
+    """The operation whose return ends the shortest prefix that no order explains."""
+    returns = [index for index, entry in enumerate(case.entries) if not entry.unknown]
+    returns.sort(key=lambda index: (case.entries[index].returned, index))
+    low, high = 0, len(returns) - 1
+    while low < high:
+        middle = (low + high) // 2
+        explained = _explained(case, case.entries, returns[middle], inclusive=True)
+        if explained is None:
+            return fallback
+        if explained:
+            low = middle + 1
+        else:
+            high = middle
+    return returns[low]
+
+
+def _smallest(case: Case, prefix: list[Recorded], decisive: Recorded) -> list[Recorded]:
+    """A part of the prefix that is wrong by itself and in which every operation matters.
+
+    An operation is left out when the rest is still wrong for the same reason: the decisive operation cannot
+    return, and without it all is explained. (Without the second half, leaving out the start of a run would give
+    a smaller history that is wrong as well, but about something else.)
+    """
+    kept = prefix
+    judged = 0
+    chunk = max(1, len(kept) // 2)
+    while True:
+        at = 0
+        while at < len(kept):
+            piece = kept[at : at + chunk]
+            rest = kept[:at] + kept[at + chunk :]
+            if any(entry is decisive for entry in piece):
+                at += chunk
+                continue
+            judged += 2 * len(rest)
+            if judged > JUDGED:
+                return kept
+            if _same_fault(case, rest, decisive):
+                kept = rest
+            else:
+                at += chunk
+        if chunk == 1:
+            return kept
+        chunk = max(1, chunk // 2)
+
+
+def _same_fault(case: Case, entries: list[Recorded], decisive: Recorded) -> bool:
+    last = _index(entries, decisive)
+    return (
+        _explained(case, entries, last, inclusive=True) is False
+        and _explained(case, entries, last, inclusive=False) is True
+    )
+
+
+def _index(entries: Sequence[Recorded], wanted: Recorded) -> int:
+    return next(index for index, entry in enumerate(entries) if entry is wanted)
+
+
+def _needed(case: Case, kept: list[Recorded], decisive: Recorded) -> list[Recorded]:
+    """The operations without which an order would be found, the decisive one last."""
+    needed = []
+    if len(kept) ** 2 <= JUDGED:
+        for entry in kept:
+            if entry is not decisive:
+                rest = [other for other in kept if other is not entry]
+                if _explained(case, rest, _index(rest, decisive), inclusive=True):
+                    needed.append(entry)
+    return [*needed, decisive]
+
+
+# -- the orders --
+
+_Path = tuple[int, "_Path"] | None
+"""An order, its last operation first, so that orders share what they have in common."""
+_Place = tuple[int, frozenset[int], frozenset[int], Any, _Path]
+"""Where a walk is: the event, the pending operations without a place, those with one, the state, the order."""
+_End = tuple[tuple[int, ...], int, Impossible]
+"""An order, the operation that could not follow it, and why."""
+
+
+def _attempts(case: Case, kept: list[Recorded], decisive: Recorded) -> tuple[list[Attempt], bool]:
+    """The orders of these operations that were tried, those that came furthest first, and whether there were more."""
+    problem = case.telling(kept, _index(kept, decisive), True)
+    ends, more = _dead_ends(problem, TRIED + 4 * len(kept))
+    ends = _told_once(ends)
+    ends.sort(key=lambda end: (kept[end[1]] is not decisive, -len(end[0])))
+    attempts = [
+        Attempt(
+            tuple(kept[place] for place in order),
+            kept[index],
+            refused.message,
+            refused.clauses,
+            refused.expected,
+        )
+        for order, index, refused in ends[:TOLD]
+    ]
+    return attempts, more or len(ends) > TOLD
+
+
+def _told_once(ends: list[_End]) -> list[_End]:
+    """Without the operations that could not come yet and were tried again, or placed, later in the same order."""
+    later: set[tuple[tuple[int, ...], int]] = set()
+    longest = max((len(order) for order, _, _ in ends), default=0)
+    if longest * longest * len(ends) > JUDGED:
+        return [end for end in ends if len(end[0]) == longest]
+    for order, failed, _ in ends:
+        for cut in range(len(order)):
+            later.update((order[:cut], index) for index in (*order[cut + 1 :], failed))
+    return [end for end in ends if (end[0], end[1]) not in later]
+
+
+def _dead_ends(problem: Problem, limit: int) -> tuple[list[_End], bool]:
+    """Every order that was tried and the operation that could not follow it; and whether the limit cut it short.
+
+    The same walk as `search.search`, written for small histories, and for telling every step that fails.
+    """
+    events, time = problem.time.events, problem.time
+    ends: list[_End] = []
+    seen: set[Any] = set()
+    stack: list[_Place] = [(0, frozenset(), frozenset(), problem.initial, None)]
+    steps = 0
+    while stack:
+        if steps > limit:
+            return ends, True
+        place, open_, placed, state, path = stack.pop()
+        while place < len(events):
+            index = events[place] >> 1
+            open_, placed, path = _settle(problem, open_, placed, state, path)
+            if not events[place] & 1:
+                open_ |= {index}
+            elif index in placed:
+                placed -= {index}
+            else:
+                break
+            place += 1
+        else:
+            continue
+        key = (place, open_, placed, problem.fingerprint(state))
+        if key in seen:
+            continue
+        seen.add(key)
+        following: list[_Place] = []
+        for candidate in (index, *sorted(open_ - {index})):
+            steps += 1
+            if time.slots[candidate] >= time.required:
+                same = problem.fingerprint(state)
+                ways = [way for way in problem.effects(candidate, state) if problem.fingerprint(way) != same]
+            elif problem.passive[candidate] or (way := problem.step(candidate, state)) is None:
+                ways = []
+                if candidate == index or not problem.passive[candidate]:
+                    ends.append((_order(path), candidate, problem.reason(candidate, state)))
+            else:
+                ways = [way]
+            following += [
+                (place, open_ - {candidate}, placed | {candidate}, way, (candidate, path)) for way in ways
+            ]
+        stack.extend(reversed(following))
+    return ends, False
+
+
+def _settle(
+    problem: Problem, open_: frozenset[int], placed: frozenset[int], state: Any, path: _Path
+) -> tuple[frozenset[int], frozenset[int], _Path]:
+    """Gives every passive operation that this state allows its place."""
+    for index in sorted(open_):
+        if problem.passive[index] and problem.step(index, state) is not None:
+            open_, placed, path = open_ - {index}, placed | {index}, (index, path)
+    return open_, placed, path
+
+
+def _order(path: _Path) -> tuple[int, ...]:
+    order = []
+    while path is not None:
+        order.append(path[0])
+        path = path[1]
+    return tuple(reversed(order))

@@ -1,0 +1,129 @@
+"""The races as tests of the suite: the classics one by one, all conflicting pairs, and free-running threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from continuum_conformance.explore.free import FreeThreads
+from continuum_conformance.explore.schedule import Scripted
+from continuum_conformance.suite.lab import Lab, Session
+from continuum_conformance.suite.races.exploring import explore
+from continuum_conformance.suite.races.levels import Level, level_of
+from continuum_conformance.suite.races.prediction import conflict
+from continuum_conformance.suite.races.running import clauses_of, operations_of, run_race
+from continuum_conformance.suite.races.scenarios import CLASSICS, Scenario, pairs, usable
+from continuum_conformance.suite.situations import each
+from continuum_conformance.suite.testing import Profile, Search, checks
+from continuum_conformance.suite.violation import Violation
+
+__all__ = ["conflicting"]
+
+
+def _explore_into(
+    session: Session, profile: Profile, seed: int, search: Search, scenario: Scenario, level: Level
+) -> Violation | None:
+    plan = level.budget(profile, scenario)
+    explored = explore(
+        session, scenario, level.executor, bound=plan.bound, limit=plan.limit, seed=seed, random_runs=plan.random_runs
+    )
+    search.result.examples += explored.runs
+    session.statistics["scenarios"] += 1
+    session.statistics["scenarios explored in full" if explored.exhausted else "scenarios cut short"] += 1
+    if not explored.raced:
+        session.statistics["scenarios that never raced"] += 1
+    if explored.violation is not None:
+        search.result.violation, search.result.exact = explored.violation, explored.exact
+    return explored.violation
+
+
+def _classic(scenario: Scenario) -> None:
+    ops = {act.op for acts in scenario.workers.values() for act in acts}
+    leases = "leases " if scenario.situation.lease or ops & {"acquire", "renew", "release"} else ""
+    snapshots = "snapshots" if scenario.situation.snapshot or any("snapshot" in op for op in ops) else ""
+
+    def body(session: Session, profile: Profile, seed: int, search: Search) -> None:
+        _explore_into(session, profile, seed, search, scenario, level_of(session))
+
+    body.__name__ = "race_" + scenario.name.replace(",", "").replace(" ", "_")
+    checks(*scenario.clauses, program=True, needs=leases + snapshots)(body)
+
+
+for _scenario in CLASSICS:
+    _classic(_scenario)
+
+
+def conflicting(session: Session, clause: str) -> Iterator[Scenario]:
+    """The pairs whose two orders differ, and which break this clause first when they have no explanation."""
+    for situation, first, second in pairs(session.capabilities):
+        name = f"{first} against {second}, {situation.name}"
+        scenario = Scenario(name, situation, {"A": (first,), "B": (second,)})
+        if clauses_of(scenario)[0] != clause or not usable(scenario, session.capabilities):
+            continue
+        lab = Lab(session)
+        lab.direct = True
+        operations = operations_of(scenario, lab)
+        if conflict(session.specification, lab.world, operations["A"], operations["B"]):
+            yield scenario
+
+
+def _pairs(clause: str, needs: str) -> Callable[..., None]:
+    def body(session: Session, profile: Profile, seed: int, search: Search) -> None:
+        level = level_of(session)
+        for scenario in level.chosen(profile, conflicting(session, clause)):
+            if _explore_into(session, profile, seed, search, scenario, level) is not None:
+                return
+
+    body.__name__ = f"pairs_of_{clause.replace('-', '_')}"
+    return checks(clause, program=True, needs=needs)(body)
+
+
+for _clause, _needs in (("FEN-5", "leases"), ("CON-2", ""), ("CON-3", ""), ("SNP-10", "snapshots"), ("CON-1", "")):
+    _pairs(_clause, _needs)
+
+
+ROUNDS = {"quick": 5, "standard": 20, "thorough": 200}
+
+
+@checks("CON-4", program=True)
+def free_threads_never_meet_contention(session: Session, profile: Profile, seed: int, search: Search) -> None:
+    """The classics again, unscheduled: nobody is held, so contention that surfaces is the adapter's own."""
+    del seed
+    if session.subject.is_async:
+        return
+    executor = FreeThreads()
+    for scenario in CLASSICS:
+        if not usable(scenario, session.capabilities):
+            continue
+        for _ in range(ROUNDS[profile.name]):
+            search.result.examples += 1
+            session.statistics["free races"] += 1
+            race = run_race(session, scenario, executor, Scripted(()))
+            if race.violation is not None:
+                search.result.violation, search.result.exact = race.violation, False
+                return
+
+
+def _busy(capabilities: frozenset[str]) -> tuple[str, ...]:
+    leases = ("acquire", "renew") if "leases" in capabilities else ()
+    return ("start_run", "append", "load", "suspend", "complete", *leases)
+
+
+@checks("CON-5", cases=each(how=_busy))
+def operations_on_different_runs_do_not_wait(lab: Lab, how: str) -> None:
+    """What one worker has done with its run, and still holds, keeps nobody from another run."""
+    mine, other = lab.started(events=1), lab.started(events=1)
+    if "leases" in lab.capabilities:
+        mine.acquire("alice", on="A")
+        mine.append(token=mine.token, on="A")
+    acts: dict[str, Callable[[], object]] = {
+        "start_run": lambda: lab.run().start(on="B"),
+        "append": lambda: other.append(on="B"),
+        "load": lambda: other.load(on="B"),
+        "suspend": lambda: other.suspend(on="B"),
+        "complete": lambda: other.complete(1, on="B"),
+        "acquire": lambda: other.acquire("bob", on="B"),
+        "renew": lambda: (other.acquire("bob", on="B"), other.renew(on="B")),
+    }
+    acts[how]()
+    other.look()
+    mine.look()

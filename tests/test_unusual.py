@@ -1,0 +1,117 @@
+"""Correct adapters of unusual stores and styles, which the suite must never accuse (see tests/unusual).
+
+By default the whole quick check runs on a few of them, and on the others the clauses that their oddity is about;
+a second seed repeats what depends on one. CONTINUUM_UNUSUAL=full runs everything on all of them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+
+import pytest
+
+from continuum_conformance.harness import Subject
+from continuum_conformance.postgres import PostgresUnavailable
+from continuum_conformance.suite.stores import Stores
+from tests.unusual.drive import accusations, check
+
+FULL = os.environ.get("CONTINUUM_UNUSUAL") == "full"
+LEASES = ("LEA-4", "LEA-5", "LEA-7", "FEN-2", "FEN-4", "FEN-7", "ISO-3", "CLK-2")
+REFUSALS = ("RUN-7", "APP-2", "APP-5", "APP-6", "APP-9", "FIN-3", "FIN-7", "LEA-3", "SNP-6", "SNP-7", "ATM-2", "ISO-3")
+SHAPES = ("RUN-1", "LEA-4", "LOD-3", "TRM-4", "APP-10", "ISO-3")
+STORES = ("RUN-8", "APP-2", "APP-10", "FEN-6", "SNP-3", "SNP-5", "DUR-1")
+WHOLE = None
+
+ADAPTERS = {
+    "minimal:MinimalHarness": WHOLE,
+    "dicts:Oddest": WHOLE,
+    "dicts:OddestPlain": REFUSALS,
+    "dicts:LastOfAll": REFUSALS,
+    "dicts:FrozenHarness": WHOLE,
+    "dicts:ActorHarness": SHAPES,
+    "dicts:KeepsTheLease": REFUSALS,
+    "dicts:HeldForAll": REFUSALS,
+    "dicts:ClockTokens": LEASES,
+    "dicts:HugeTokens": LEASES,
+    "dicts:GiantTokens": LEASES,
+    "dicts:EdgeTokens": LEASES,
+    "dicts:NegativeTokens": LEASES,
+    "dicts:GlobalTokens": LEASES,
+    "dicts:SortedKeys": ("RUN-1", "TRM-1", "SNP-8"),
+    "dicts:SlowStore": ("LEA-4", "APP-10"),
+    "dicts:LeasesOnly": ("CAP-1", "RUN-8", "FEN-2"),
+    "dicts:SnapshotsOnly": ("CAP-1", "RUN-8", "FEN-8", "SNP-2"),
+    "dicts:NothingButOpaque": ("CAP-1", "RUN-8", "FEN-8"),
+    "dicts:OneForAll": SHAPES,
+    "dicts:ReopensOne": SHAPES,
+    "dicts:ClassLevelStore": SHAPES,
+    "dicts:StrangeHarness": SHAPES,
+    "dicts:factory": SHAPES,
+    "dicts:harness_instance": SHAPES,
+    "dicts:journal_factory": SHAPES,
+    "dicts:WholeJournal": SHAPES,
+    "dicts:whole_journal": SHAPES,
+    "coroutines:AsyncDictHarness": WHOLE,
+    "coroutines:SyncOpenHarness": SHAPES,
+    "coroutines:NeedsTheLoop": SHAPES,
+    "coroutines:CountsItsOpens": SHAPES,
+    "coroutines:OneAsyncForAll": SHAPES,
+    "coroutines:ThreadedHarness": STORES,
+    "coroutines:AioSqliteHarness": STORES,
+    "sqlite_cas:CasHarness": STORES,
+    "sqlite_cas:OneDurableHarness": STORES,
+    "files:FileHarness": STORES,
+    "key_values:DbmHarness": STORES,
+    "key_values:LmdbHarness": STORES,
+    "key_values:DuckHarness": STORES,
+    "redis_lua:RedisHarness": STORES,
+    "postgres_rows:SerializableHarness": ("APP-2", "SNP-3", "DUR-1"),
+    "postgres_rows:AdvisoryHarness": ("RUN-8", "FEN-6", "DUR-1"),
+    "postgres_rows:ForUpdateHarness": ("APP-10", "DUR-1"),
+    "postgres_rows:AsyncpgHarness": ("RUN-8", "APP-2", "DUR-1"),
+}
+NEEDS = {
+    "coroutines:AioSqliteHarness": "aiosqlite",
+    "key_values:LmdbHarness": "lmdb",
+    "key_values:DuckHarness": "duckdb",
+    "redis_lua:RedisHarness": "redis",
+    "postgres_rows:AsyncpgHarness": "asyncpg",
+}
+
+
+@pytest.fixture(scope="module")
+def stores():
+    with Stores("auto") as given:
+        yield given
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_a_correct_adapter_is_not_accused(adapter, stores):
+    driver = NEEDS.get(adapter)
+    if driver and importlib.util.find_spec(driver) is None:
+        pytest.skip(f"{driver} is not installed")
+    if driver == "redis" and shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    target = f"tests.unusual.{adapter}"
+    if "postgres" in Subject(target).needs:
+        try:
+            stores.provide(Subject(target))
+        except PostgresUnavailable as error:
+            pytest.skip(f"no PostgreSQL: {error}")
+    clauses = WHOLE if FULL else ADAPTERS[adapter]
+    said, judged, _, _ = check(target, stores, seed=1, only=clauses)
+    assert accusations(judged) == []
+    assert said == ("conforming" if clauses is WHOLE else "incomplete")
+    _, judged, _, _ = check(target, stores, seed=2, seeded=not FULL, only=clauses)
+    assert accusations(judged) == []
+
+
+def test_only_advice_is_given_where_a_should_is_not_followed(stores):
+    given = {}
+    for adapter, clause in {"dicts:HeldForAll": "LEA-3s", "dicts:SortedKeys": "TRM-1s"}.items():
+        said, judged, _, _ = check(f"tests.unusual.{adapter}", stores, only=(clause,))
+        given[clause] = [one.clause.id for one in judged if one.verdict == "advice"]
+        assert accusations(judged) == []
+    assert given == {"LEA-3s": ["LEA-3s"], "TRM-1s": ["TRM-1s"]}
