@@ -1,6 +1,8 @@
 """The PostgreSQL journal: round trips, races within a statement, and what breaks beneath it."""
 
+import os
 import re
+import signal
 import socket
 import threading
 import time
@@ -166,6 +168,16 @@ def behind_a_lock(dsn: str, call: Callable[[], Any], **how: str) -> Any:
             future = pool.submit(call)
             wait_until_blocked(dsn)
         return future.result(30)
+
+
+def other_sessions(dsn: str, condition: str = "true") -> int:
+    with psycopg.connect(dsn, autocommit=True) as watcher:
+        row = watcher.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            f" AND pid <> pg_backend_pid() AND backend_type = 'client backend' AND {condition}".encode()
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 @contextmanager
@@ -404,6 +416,37 @@ def test_a_read_whose_reply_was_lost_is_sent_again(relay: Relay, relayed: Postgr
     assert relayed.load(HERE, "run") == []
 
 
+def test_after_a_break_no_older_connection_is_used(relay: Relay, relayed: PostgresJournal) -> None:
+    def sessions() -> set[int]:
+        with lent(relayed) as first, lent(relayed) as second, lent(relayed) as third:
+            return {connection.info.backend_pid for connection in (first, second, third)}
+
+    before = sessions()
+    relay.drop_replies = True
+    with pytest.raises(JournalUnavailable):
+        relayed.append(HERE, "run", EVENT, None)
+    assert not before & sessions()
+
+
+def test_ctrl_c_leaves_nothing_under_way(journal: PostgresJournal, dsn: str) -> None:
+    def interrupt() -> None:
+        wait_until_blocked(dsn)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with locked_run(dsn), ThreadPoolExecutor(1) as pool:
+        interrupted = pool.submit(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            journal.append(HERE, "run", EVENT, None)
+        interrupted.result(30)
+        assert (
+            other_sessions(dsn, "state <> 'idle' AND pid NOT IN (SELECT pid FROM pg_locks WHERE granted)")
+            == 0
+        )
+    assert journal.load(HERE, "run") == []
+    journal.append(HERE, "run", EVENT, None)
+    assert journal._database._engine.pool.checkedout() == 0
+
+
 @pytest.mark.parametrize("setting", ["statement_timeout", "transaction_timeout"])
 def test_a_time_limit_of_the_server_surely_changes_nothing(
     server: PostgresServer, dsn: str, setting: str
@@ -506,15 +549,36 @@ def test_a_closed_handle_leaves_no_connection_behind(dsn: str) -> None:
             wait_until_blocked(dsn)
             journal.close()
         future.result(30)
-    with psycopg.connect(dsn, autocommit=True) as watcher:
-        deadline = time.monotonic() + 10
-        others = None
-        while others != (0,) and time.monotonic() < deadline:
-            others = watcher.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-                " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
-            ).fetchone()
-    assert others == (0,)
+    deadline = time.monotonic() + 10
+    while other_sessions(dsn) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert other_sessions(dsn) == 0
+
+
+def test_closing_ends_the_wait_for_an_empty_pool(dsn: str) -> None:
+    journal = PostgresJournal(dsn, pool_size=1)
+    journal.start_run(HERE, "run", "flow", None)
+    with ThreadPoolExecutor(4) as pool:
+        with locked_run(dsn):
+            first = pool.submit(journal.append, HERE, "run", EVENT, None)
+            wait_until_blocked(dsn)
+            others = [pool.submit(journal.append, HERE, "run", EVENT, None) for _ in range(3)]
+            journal.close()
+        first.result(30)
+        for other in others:
+            with pytest.raises(JournalUnavailable) as caught:
+                other.result(30)
+            assert not caught.value.outcome_unknown
+
+
+def test_the_pool_keeps_its_size_when_connections_break(journal: PostgresJournal, dsn: str) -> None:
+    for _ in range(5):
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(lambda _: journal.append(HERE, "run", EVENT, None), range(50)))
+        assert other_sessions(dsn) <= 10
+        with lent(journal) as connection:
+            connection.close()
+    assert len(journal.load(HERE, "run")) == 250
 
 
 def test_a_dsn_that_cannot_be_read_is_refused_without_its_password() -> None:

@@ -12,15 +12,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import signal
 import sys
 import tempfile
-import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 
 from continuum_conformance.cli.arguments import parser
 from continuum_conformance.cli.console import Console
@@ -44,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     threads = threads_now()
     console = Console()
     try:
-        with _terminable():
+        with console.interrupts.handled():
             code = _command(options.command)(options, console)
     except Stop as stop:
         console.complain(str(stop), stop.detail)
@@ -66,23 +62,6 @@ def _command(name: str) -> Callable[[argparse.Namespace, Console], int]:
         importlib.import_module(f"continuum_conformance.cli.{module}"), function
     )
     return found
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Within, SIGTERM (a CI job that is cancelled) ends the run as Ctrl-C does: with a report."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _kept_traceback() -> Path:

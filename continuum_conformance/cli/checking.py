@@ -25,6 +25,7 @@ from continuum_conformance.cli.adapter import (
 )
 from continuum_conformance.cli.arguments import PROFILES
 from continuum_conformance.cli.console import Console
+from continuum_conformance.cli.interrupts import Interrupts, WatchedSession
 from continuum_conformance.cli.stop import Stop
 from continuum_conformance.contract.clauses import CONTRACT_VERSION
 from continuum_conformance.harness import HarnessError
@@ -88,9 +89,9 @@ def check(options: argparse.Namespace, console: Console) -> int:
     with console.apart() as printed:
         subject = load_subject(run.target, limit=options.timeout, without=options.without, folder=folder)
         stores = Stores(options.postgres, dsn=options.dsn, use_database=options.use_database)
-        session = Session(subject)
+        session = WatchedSession(subject, console.interrupts)
         with closing(session, stores, run.notes):
-            _carry_out(run, session, stores, terminal)
+            _carry_out(run, session, stores, terminal, console.interrupts)
             judgements = judge(session, run.plan, run.results)
             replays = _save_replays(run, session, judgements)
     if run.stop is not None:
@@ -150,7 +151,9 @@ def _require_writable(options: argparse.Namespace) -> None:
             raise Stop(2, f"{file} is a directory; name a file")
 
 
-def _carry_out(run: _Run, session: Session, stores: Stores, terminal: Terminal) -> None:
+def _carry_out(
+    run: _Run, session: Session, stores: Stores, terminal: Terminal, interrupts: Interrupts
+) -> None:
     """Run the plan; what was found stays in ``run`` however this ends."""
     subject = session.subject
     progress: Callable[[int, int, str], None] = terminal.progress
@@ -165,8 +168,9 @@ def _carry_out(run: _Run, session: Session, stores: Stores, terminal: Terminal) 
             capabilities=sorted(session.capabilities),
             withdrawn=sorted(subject.withdrawn),
         )
-        preflight(session)
-        run_check(session, run.plan, progress, run.results)
+        with interrupts.polite():
+            preflight(session)
+            run_check(session, run.plan, progress, run.results)
     except Stop as stop:
         run.stop = stop
     except PreflightFailure as error:

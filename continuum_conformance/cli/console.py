@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from continuum_conformance.cli.interrupts import Interrupts
 from continuum_conformance.report.screen import Screen
 from continuum_conformance.report.text import printable
 
@@ -81,9 +82,10 @@ class _Tolerant(io.RawIOBase):
 
 
 class Console:
-    """Where the command prints."""
+    """Where the command prints, and where it hears that it should end."""
 
     def __init__(self) -> None:
+        self.interrupts = Interrupts()
         self.out = _own(sys.stdout)
         self.err = _own(sys.stderr)
 

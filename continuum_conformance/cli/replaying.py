@@ -7,6 +7,7 @@ from pathlib import Path
 
 from continuum_conformance.cli.adapter import closing, load_subject, open_store, require_sensible_store
 from continuum_conformance.cli.console import Console
+from continuum_conformance.cli.interrupts import WatchedSession
 from continuum_conformance.cli.stop import Stop
 from continuum_conformance.harness import HarnessError
 from continuum_conformance.postgres import mask
@@ -32,11 +33,12 @@ def replay(options: argparse.Namespace, console: Console) -> int:
     notes: list[str] = []
     with console.apart():
         subject = load_subject(target, limit=options.timeout)
-        session = Session(subject)
+        session = WatchedSession(subject, console.interrupts)
         stores = Stores(options.postgres, dsn=options.dsn, use_database=options.use_database)
         with closing(session, stores, notes):
             open_store(stores, subject)
-            violation = _performed(session, saved)
+            with console.interrupts.polite():
+                violation = _performed(session, saved)
             finding = finding_of(violation, subject, replay=Path(options.file)) if violation else None
     screen = console.screen(options.colour)
     screen.line(f"{screen.paint('replay', 'bold')}  {options.file} on {target}")

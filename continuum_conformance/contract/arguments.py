@@ -12,7 +12,7 @@ from uuid import UUID
 
 from continuum_conformance.contract.errors import InvalidArgument
 from continuum_conformance.contract.records import Lease, Snapshot
-from continuum_conformance.contract.terms import MAX_DEPTH, check_durable
+from continuum_conformance.contract.terms import MAX_DEPTH, check_durable, shown
 
 __all__ = [
     "MAX_NAME",
@@ -144,5 +144,5 @@ def check_snapshot(snapshot: Any, *, rich: bool = True, max_depth: int = MAX_DEP
     for seq in steps:
         check_integer(seq, "a key of the snapshot's steps_by_seq")
     for seq, step in steps.items():
-        check_durable(step, f"snapshot.steps_by_seq[{seq}]", rich=rich, max_depth=max_depth)
+        check_durable(step, f"snapshot.steps_by_seq[{shown(seq)}]", rich=rich, max_depth=max_depth)
     return Snapshot(run_id, through_seq, version_hash, taken_at, dict(steps))

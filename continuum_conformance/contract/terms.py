@@ -60,7 +60,7 @@ def _render(root: str, path: _Path) -> str:
 def _segment(key: object) -> str:
     if type(key) is str:
         return f".{key}" if key.isidentifier() else f"[{key!a}]"
-    return f"[{key!a}]"
+    return f"[{shown(key)}]"
 
 
 def _scalar_text(text: str) -> bool:

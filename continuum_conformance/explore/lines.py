@@ -94,7 +94,9 @@ class LineExecutor:
         self._substitution = Substitution(self._owns, lambda file: file.startswith(_KIT))
         self._watch: _Watch | None = None
         self._turns: Turns | None = None
+        # What was adopted last: so many modules, and objects of these types.
         self._modules = 0
+        self._kinds: set[type] = set()
         self._detached = 0
         if sys.version_info < (3, 12) and (sys.gettrace() is not None or threading.gettrace() is not None):
             self._fall("a debugger or a coverage tool has the trace function")
@@ -129,6 +131,7 @@ class LineExecutor:
         if self._watch is not None:
             self._watch.close()
             self._watch = None
+            self._modules = 0
         self._substitution.remove()
 
     def adopt(self, *objects: Any) -> None:
@@ -136,10 +139,18 @@ class LineExecutor:
 
         To be called again after what imports more of the adapter's code.
         """
-        if self._watch is not None:
-            self._modules = len(sys.modules)
+        if self._watch is None:
+            return
+        imported = len(sys.modules)
+        kinds = {type(thing) for thing in objects}
+        if imported != self._modules or not kinds <= self._kinds:
+            # Looking for code takes some 50 ms, too long for each handle that is opened.
             self._watch.open(self._sites.find())
-            self._substitution.adopt(*objects)
+        if imported != self._modules:
+            self._substitution.adopt_modules()
+        self._modules = imported
+        self._kinds |= kinds
+        self._substitution.adopt(*objects)
 
     def _watching(self) -> _Watch:
         if sys.version_info >= (3, 12):
@@ -162,8 +173,7 @@ class LineExecutor:
         operations = self.level == "operations"
         if not operations:
             self.open()
-            if len(sys.modules) != self._modules:
-                self.adopt()
+            self.adopt()
         bodies = dict(workers)
         turns = Turns(
             list(bodies),
@@ -280,10 +290,9 @@ class _Tracing:
         self._sites, self._at = sites.of, here
         self._traces: dict[int, Callable[[FrameType, str, Any], Any]] = {}
 
-    def open(self, fresh: list[CodeType]) -> None:
-        """Nothing to do before code is called."""
-        if fresh:
-            self._traces.clear()
+    def open(self, fresh: list[CodeType]) -> None:  # noqa: ARG002
+        """Nothing to do before code is called; its sites may have changed."""
+        self._traces.clear()
 
     def enter(self) -> None:
         """Trace this thread."""
@@ -344,8 +353,8 @@ if sys.version_info >= (3, 12):
 
         def open(self, fresh: list[CodeType]) -> None:
             """Watch these, too."""
-            if fresh and self._codes:
-                sys.monitoring.restart_events()  # code that has come can have made sites of instructions passed over
+            if self._codes:
+                sys.monitoring.restart_events()  # what has come can have made sites of instructions passed over
             for code in fresh:
                 sys.monitoring.set_local_events(self._tool, code, sys.monitoring.events.INSTRUCTION)
             self._codes.extend(fresh)

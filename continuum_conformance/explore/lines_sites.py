@@ -23,9 +23,11 @@ from __future__ import annotations
 
 import ast
 import builtins
+import contextlib
 import dis
 import functools
 import gc
+import inspect
 import linecache
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -66,10 +68,22 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class OwnCode:
-    """A code object of the adapter and the globals that it runs with."""
+    """A code object of the adapter, and what its names mean.
+
+    Attributes:
+        code: the code object.
+        namespace: the globals that it runs with.
+        cells: by the name of a closure's variable, what it holds in the functions that there are.
+    """
 
     code: CodeType
     namespace: Mapping[str, Any]
+    cells: dict[str, list[Any]]
+
+
+@functools.cache
+def _resolved(filename: str) -> str:
+    return str(Path(filename).resolve())
 
 
 def files_of(modules: Iterable[str | Path | ModuleType]) -> Callable[[str], bool]:
@@ -104,27 +118,59 @@ def files_of(modules: Iterable[str | Path | ModuleType]) -> Callable[[str], bool
     def owns(filename: str) -> bool:
         if filename.startswith("<"):
             return False
-        resolved = str(Path(filename).resolve())
+        resolved = _resolved(filename)
         return resolved in files or resolved.startswith(tuple(folders))
 
     return owns
 
 
-def own_code(owns: Callable[[str], bool]) -> list[OwnCode]:
-    """Every code object of the adapter: of all its functions that exist, and of those nested in them.
+@dataclass(frozen=True, slots=True)
+class OwnThings:
+    """What there is of an adapter.
 
-    Functions are asked of the garbage collector, so that one is found behind any decorator, partial or registry.
+    Attributes:
+        codes: every code object, of all its functions that exist and of those nested in them.
+        kept: by the name of an attribute, the functions and the like that its objects keep there, as
+            ``self._clock = time.monotonic`` does.
     """
-    found: dict[int, OwnCode] = {}
+
+    codes: list[OwnCode]
+    kept: dict[str, list[Any]]
+
+
+def own_things(owns: Callable[[str], bool]) -> OwnThings:
+    """What there is of an adapter.
+
+    The garbage collector is asked, so that a function is found behind any decorator, partial or registry.
+    """
+    codes: dict[int, OwnCode] = {}
+    kept: dict[str, list[Any]] = {}
+    types: dict[type, bool] = {}
     for thing in gc.get_objects():
-        if type(thing) is FunctionType and owns(thing.__code__.co_filename):
+        kind = type(thing)
+        if kind is FunctionType:
+            if not owns(thing.__code__.co_filename):
+                continue
+            for variable, cell in zip(thing.__code__.co_freevars, thing.__closure__ or (), strict=False):
+                with contextlib.suppress(ValueError):  # an empty cell
+                    known = codes.setdefault(
+                        id(thing.__code__), OwnCode(thing.__code__, thing.__globals__, {})
+                    )
+                    known.cells.setdefault(variable, []).append(cell.cell_contents)
             pending = [thing.__code__]
             while pending:
                 code = pending.pop()
-                if id(code) not in found:
-                    found[id(code)] = OwnCode(code, thing.__globals__)
-                    pending.extend(const for const in code.co_consts if isinstance(const, CodeType))
-    return list(found.values())
+                codes.setdefault(id(code), OwnCode(code, thing.__globals__, {}))
+                pending.extend(const for const in code.co_consts if isinstance(const, CodeType))
+            continue
+        if kind not in types:
+            module = sys.modules.get(kind.__module__) if isinstance(kind.__module__, str) else None
+            types[kind] = module is not None and owns(vars(module).get("__file__") or "<none>")
+        if types[kind]:
+            for name, value in list(getattr(thing, "__dict__", {}).items()):
+                if callable(value) and not any(value is other for other in kept.get(name, ())):
+                    kept.setdefault(name, []).append(value)
+    return OwnThings(list(codes.values()), kept)
 
 
 class Sites:
@@ -139,16 +185,20 @@ class Sites:
         self._owns = owns
         self._whole_lines = whole_lines
         self._kept: list[CodeType] = []
+        self._known: dict[str, set[int]] = {}
         self.of: dict[int, dict[int, Site]] = {}
         """By the id of a code object: its sites by the offset of their instruction."""
 
     def find(self) -> list[CodeType]:
         """Look for code; gives what is new since the last time."""
-        codes = own_code(self._owns)
+        things = own_things(self._owns)
+        codes = things.codes
         fresh = [own.code for own in codes if id(own.code) not in self.of]
-        if fresh:
+        known = {name: {id(value) for value in values} for name, values in things.kept.items()}
+        if fresh or known != self._known:
             # What one function stores makes another one's load a site, so new code changes the sites of all.
-            stored = _Stored(codes)
+            self._known = known
+            stored = _Stored(things, self._owns)
             for own in codes:
                 self.of[id(own.code)] = dict(self._sites(own, stored))
         self._kept.extend(fresh)  # ids stay valid only while the objects live
@@ -170,7 +220,10 @@ class Sites:
 class _Stored:
     """Which names the adapter's code ever stores, and which functions it has."""
 
-    def __init__(self, codes: list[OwnCode]) -> None:
+    def __init__(self, things: OwnThings, owns: Callable[[str], bool]) -> None:
+        codes = things.codes
+        self.kept = things.kept
+        self.owns = owns
         self.attributes: set[str] = set()
         self.globals: set[str] = set()
         self.cells: set[str] = set()
@@ -193,7 +246,8 @@ class _Stored:
                     case "STORE_DEREF" | "DELETE_DEREF":
                         if name in own.code.co_freevars:
                             self.cells.add(name)
-            for thing in own.namespace.values():
+        for namespace in {id(own.namespace): own.namespace for own in codes}.values():
+            for thing in namespace.values():
                 if isinstance(thing, type):
                     self.attributes.update(
                         name
@@ -254,6 +308,13 @@ def _touching(own: OwnCode, stored: _Stored) -> Iterator[tuple[int, int | None, 
             yield instruction.offset, line, text, touches
 
 
+def _variadic(code: CodeType) -> tuple[str, ...]:
+    """The names of ``*args`` and ``**kwargs``, which are a function's own."""
+    first = code.co_argcount + code.co_kwonlyargcount
+    count = bool(code.co_flags & inspect.CO_VARARGS) + bool(code.co_flags & inspect.CO_VARKEYWORDS)
+    return code.co_varnames[first : first + count]
+
+
 _LOADS = ("LOAD_ATTR", "LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "BINARY_SUBSCR", "LOAD_FAST", "LOAD_METHOD")
 _TESTS = ("POP_JUMP_", "JUMP_IF_", "TO_BOOL", "UNARY_NOT")
 
@@ -289,8 +350,11 @@ def _touches(
         case "CONTAINS_OP":
             return None if constant else _READS
         case "LIST_EXTEND" | "SET_UPDATE" | "DICT_UPDATE" | "DICT_MERGE":
-            # Not the parts of one display, which the compiler also puts together like this.
-            fresh = constant or (before is not None and before.opname.startswith(("BUILD_", "MAP_")))
+            # Not the parts of one display, which the compiler also puts together like this, nor `*args`.
+            fresh = constant or (
+                before is not None
+                and (before.opname.startswith(("BUILD_", "MAP_")) or before.argval in _variadic(own.code))
+            )
             return None if fresh else _READS
         case "BINARY_OP":
             if constant:
@@ -304,7 +368,7 @@ def _touches(
         case "PRECALL" | "CALL" | "CALL_KW" | "CALL_FUNCTION_EX":
             if leaves_with or (instruction.opname == "CALL" and sys.version_info < (3, 12)):
                 return None  # 3.11 does some calls in PRECALL, which comes before each CALL
-            return _of_call(text_of.node(instruction), own.namespace, stored)
+            return _of_call(text_of.node(instruction), own, stored)
         case test if test.startswith(_TESTS):
             # `if self._runs:` asks a container for its length.
             loaded = before is not None and before.opname.startswith(_LOADS)
@@ -316,7 +380,7 @@ class _Text:
     """The source text of instructions."""
 
     def __init__(self, code: CodeType) -> None:
-        self._lines = [line.encode() for line in linecache.getlines(code.co_filename)]
+        self._lines = linecache.getlines(code.co_filename)
 
     def _whole(self, instruction: dis.Instruction) -> str:
         at = instruction.positions
@@ -329,7 +393,7 @@ class _Text:
             or at.end_lineno > len(self._lines)
         ):
             return ""
-        lines = self._lines[at.lineno - 1 : at.end_lineno]
+        lines = [line.encode() for line in self._lines[at.lineno - 1 : at.end_lineno]]
         lines[-1] = lines[-1][: at.end_col_offset]
         lines[0] = lines[0][at.col_offset :]
         return b"".join(lines).decode(errors="replace")
@@ -442,14 +506,17 @@ _READING_MODULES = {
 _WRITING_MODULES = {"heapq", "bisect"}
 
 
-def _of_call(node: ast.expr | None, namespace: Mapping[str, Any], stored: _Stored) -> Touches | None:
+def _of_call(node: ast.expr | None, own: OwnCode, stored: _Stored) -> Touches | None:
     """What a call touches, as far as its text tells."""
+    namespace = own.namespace
     if isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
         return None  # before 3.12 a function of its own, with its own sites
     if not isinstance(node, ast.Call):
         return _WRITES_ANYTHING
     match node.func:
         case ast.Name(name):
+            if name in own.code.co_freevars:
+                return _of_any(own.cells.get(name, []), stored, name)
             missing = object()
             target = namespace.get(name, missing)
             if target is missing and hasattr(builtins, name):
@@ -471,6 +538,8 @@ def _of_call(node: ast.expr | None, namespace: Mapping[str, Any], stored: _Store
                 return None
             if hasattr(str, name) or hasattr(int, name) or hasattr(float, name):
                 return None  # of a value that cannot change
+            if name in stored.kept and not stored.attribute(name):
+                return _of_any(stored.kept[name], stored, name)
             if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "super":
                 return None
     return _WRITES_ANYTHING
@@ -484,6 +553,13 @@ def _is_error(target: Any) -> bool:
     return isinstance(target, type) and issubclass(target, BaseException)
 
 
+def _of_any(targets: list[Any], stored: _Stored, name: str) -> Touches | None:
+    """What a call of one of these objects touches."""
+    if not targets:
+        return _WRITES_ANYTHING
+    return frozenset().union(*(_of_target(target, stored, name) or () for target in targets)) or None
+
+
 def _of_target(target: Any, stored: _Stored, name: str) -> Touches | None:
     """What a call of a known object touches."""
     if isinstance(target, type):
@@ -494,12 +570,14 @@ def _of_target(target: Any, stored: _Stored, name: str) -> Touches | None:
         unwrapped = unwrapped.__wrapped__
     if not isinstance(unwrapped, FunctionType | BuiltinFunctionType):
         return None if name in stored.functions else _WRITES_ANYTHING
-    if name in stored.functions and isinstance(unwrapped, FunctionType):
+    if isinstance(unwrapped, FunctionType) and stored.owns(unwrapped.__code__.co_filename):
         return None
     module = (unwrapped.__module__ or "").lstrip("_")
     top = module.partition(".")[0]
     if top in _PURE_MODULES:
         return None
-    if top in _READING_MODULES or module.startswith("continuum_conformance.contract"):
+    if module.startswith("continuum_conformance.contract"):
+        return None if unwrapped.__name__.startswith("check_") else _READS  # of arguments; of terms
+    if top in _READING_MODULES:
         return _READS_ANYTHING
     return _WRITES if top in _WRITING_MODULES else _WRITES_ANYTHING

@@ -451,11 +451,13 @@ class Substitution:
 
     # -- what there is already --
 
+    def adopt_modules(self) -> None:
+        """Wrap the locks of the adapter's modules, and give them our factories where they keep the real ones."""
+        modules = [thing for thing in list(sys.modules.values()) if isinstance(thing, ModuleType)]
+        self.adopt(*(module for module in modules if self._owns_module(module)))
+
     def adopt(self, *roots: Any) -> None:
-        """Wrap the locks that are reached from these objects through objects, containers and functions of the adapter's."""
-        for module in list(sys.modules.values()):
-            if isinstance(module, ModuleType) and self._owns_module(module):
-                roots = (*roots, module)
+        """Wrap the locks that are reached from these through objects, containers and functions of the adapter's."""
         pending: list[tuple[Any, str]] = [(root, type(root).__name__) for root in roots]
         forced = {id(root) for root in roots}
         seen: set[int] = set()

@@ -27,6 +27,7 @@ from enum import Enum
 from typing import Any
 
 from continuum_conformance.contract.arguments import (
+    MAX_TTL,
     check_event,
     check_integer,
     check_name,
@@ -58,6 +59,9 @@ REQUIRED_DEPTH = 64
 REQUIRED_BYTES = 2**20
 REQUIRED_BITS = 4096
 """What a term may have before a journal may refuse it (TRM-1)."""
+
+NO_LIMIT = 10**9
+"""A depth that no term has."""
 
 LASTING = 60.0
 """A ttl of this many seconds or more does not run out within a test; the model holds such a lease for live."""
@@ -188,7 +192,13 @@ class Specification:
     def expect(self, world: World, operation: Operation) -> Expectation:
         """What is right for this operation in this world."""
         rule: Callable[[World, Operation], Expectation] = getattr(self, f"_{operation.name}")
-        return rule(world, operation)
+        due = rule(world, operation)
+        choices = self._choices(operation)
+        if not choices or "CAP-1" in due.clauses_of_refusal():
+            return due
+        return replace(
+            due, refusals={**due.refusals, **{k: v for k, v in choices.items() if k not in due.refusals}}
+        )
 
     def step(self, world: World, operation: Operation, outcome: Outcome) -> World | Impossible:
         """The world after this outcome, or why the outcome is impossible."""
@@ -264,46 +274,64 @@ class Specification:
             try:
                 check_ttl(arguments["ttl"])
             except InvalidArgument:
-                refuse("InvalidArgument", "LEA-10")
+                if not _beyond_ten_years(arguments["ttl"]):
+                    refuse("InvalidArgument", "LEA-10")
         return refusals
 
-    def _undurable(self, term: Any, root: str) -> tuple[bool, str | None]:
-        """Whether a term holds what cannot be stored (TRM-3), and the path that must be named, if one is."""
-        try:
-            check_durable(term, root, rich=True, max_depth=10**9)
-        except NotDurable as error:
-            # Where a container that holds itself offends, at itself or at its second visit, is left open,
-            # and so is what of a term is too large.
-            vague = str(error.kind).startswith(("a container", "too large"))
-            return True, None if vague or error.path is None else _exact(error.path, root)
-        return False, None
+    def _choices(self, operation: Operation) -> dict[str, tuple[str, ...]]:
+        """The refusals that are right whatever else is: where the contract leaves it to the adapter."""
+        arguments = operation.arguments
+        terms = [arguments[root] for root in ("input", "result", "error") if root in arguments]
+        choices: dict[str, tuple[str, ...]] = {}
+        event = arguments.get("event")
+        if isinstance(event, Mapping):
+            terms.append(dict(event))
+            if type(event) is not dict:  # APP-4: other mappings are the adapter's choice
+                choices = {"InvalidArgument": ("APP-4",), "NotDurable": ("APP-4",)}
+        steps = getattr(arguments.get("snapshot"), "steps_by_seq", None)
+        if isinstance(steps, Mapping):
+            terms.extend(steps.values())
+            if any(map(_wide, steps)):
+                choices["InvalidArgument"] = ("SNP-13",)
+        if any(map(self._optional, terms)):
+            choices["NotDurable"] = ("TRM-1",)
+        if _beyond_ten_years(arguments.get("ttl")):
+            choices["InvalidArgument"] = ("LEA-10",)
+        return choices
 
     def _optional(self, term: Any) -> bool:
-        """Whether a durable term may be refused all the same: rich ones undeclared, extreme ones always (TRM-1)."""
+        """Whether a term need not be stored: rich ones undeclared, and extreme ones (TRM-1)."""
         try:
             check_durable(term, "term", rich=self.rich, max_depth=REQUIRED_DEPTH)
         except NotDurable:
             return True
-        return _huge(term)
+        return _extreme(term)
 
-    def _term(self, term: Any, root: str, refusals: dict[str, tuple[str, ...]]) -> tuple[bool, str | None]:
-        """Adds what a term calls for; (whether it may be refused though it is durable, the offender's path)."""
+    def _undurable(self, term: Any, root: str) -> tuple[bool, str | None]:
+        """Whether a term holds what must be refused (TRM-3), and the path that must be named, if one is."""
+        try:
+            check_durable(term, root, rich=True, max_depth=NO_LIMIT)
+        except NotDurable as error:
+            # Where a container that holds itself offends, at itself or at its second visit, is left open,
+            # and so is what of a term is too large, or what comes first where more may be refused.
+            vague = str(error.kind).startswith(("a container", "too large"))
+            path = None if vague or error.path != self._first_optional(term, root) else error.path
+            return True, None if path is None else _exact(path, root)
+        return False, None
+
+    def _first_optional(self, term: Any, root: str) -> str | None:
+        try:
+            check_durable(term, root, rich=self.rich, max_depth=REQUIRED_DEPTH)
+        except NotDurable as error:
+            return error.path
+        return None
+
+    def _term(self, term: Any, root: str, refusals: dict[str, tuple[str, ...]]) -> str | None:
+        """Adds the refusal that a term calls for; gives the path that must be named, if one is."""
         bad, path = self._undurable(term, root)
         if bad:
             refusals["NotDurable"] = ("TRM-3",)
-            return False, path
-        return self._optional(term), None
-
-    @staticmethod
-    def _refused(
-        refusals: Mapping[str, tuple[str, ...]],
-        optional: bool,
-        path: str | None,
-    ) -> Expectation:
-        """What is due where a call must be refused; a term that may be refused is one more reason for it."""
-        if optional and "NotDurable" not in refusals:
-            refusals = {**refusals, "NotDurable": ("TRM-1",)}
-        return Expectation(refusals, succeeds=False, path=path)
+        return path
 
     # -- the fence --
 
@@ -342,17 +370,17 @@ class Specification:
     def _start_run(self, world: World, operation: Operation) -> Expectation:
         arguments = operation.arguments
         refusals = self._malformed(operation)
-        optional, path = self._term(arguments["input"], "input", refusals)
+        path = self._term(arguments["input"], "input", refusals)
         if operation.key in world:
             state = world[operation.key].state
             refusals["RunAlreadyExists"] = ("RUN-3",) if state.terminal else ("RUN-2",)
         if refusals:
-            return self._refused(refusals, optional, path)
+            return Expectation(refusals, succeeds=False, path=path)
 
         def effect(before: World, _value: Any) -> World:
             return {**before, operation.key: RunModel(arguments["workflow"], arguments["input"])}
 
-        return Expectation({"NotDurable": ("TRM-1",)} if optional else {}, clauses=("RUN-1",), effect=effect)
+        return Expectation({}, clauses=("RUN-1",), effect=effect)
 
     def _get_run(self, world: World, operation: Operation) -> Expectation:
         refusals = self._malformed(operation)
@@ -384,9 +412,9 @@ class Specification:
         event, token = arguments["event"], arguments["lease_token"]
         refusals = self._malformed(operation)
         seq = event.get("seq") if isinstance(event, Mapping) else None
-        optional, path = False, None
+        path = None
         try:
-            plain, _ = check_event(event, max_depth=10**9)
+            plain, _ = check_event(event, max_depth=NO_LIMIT)
         except InvalidArgument:
             bad_seq = isinstance(event, Mapping) and event.get("seq") is not None and _form(event)
             refusals["InvalidArgument"] = (
@@ -394,16 +422,12 @@ class Specification:
                 "APP-3" if bad_seq else "APP-4",
             )
             plain = {}
-            if isinstance(event, Mapping) and (not self.rich or self._undurable(dict(event), "event")[0]):
-                refusals["NotDurable"] = refusals["InvalidArgument"]
         except NotDurable:
             refusals["NotDurable"] = ("TRM-3",)
             _, path = self._undurable(dict(event), "event")
             plain = {}
             if not isinstance(event, Mapping) or not _clean_text(event.get("type")):
                 refusals["InvalidArgument"] = ("APP-4", "TRM-3")
-        else:
-            optional = self._optional(plain)
         run = world.get(operation.key)
         refusals = _merge(refusals, self._fence(run, token))
         following = len(run.events) if run is not None else 0
@@ -413,12 +437,12 @@ class Specification:
         if run is None:
             refusals["RunNotFound"] = ("APP-5",)
             # Where there is no history, no seq but 0 is the next one, so a conflict applies beside it.
-            return self._refused(_merge(refusals, conflict), optional, path)
+            return Expectation(_merge(refusals, conflict), succeeds=False, path=path)
         if run.state.terminal:
             refusals["RunNotActive"] = ("APP-6", "FIN-3")
         refusals = _merge(refusals, conflict)
         if refusals:
-            return self._refused(refusals, optional, path)
+            return Expectation(refusals, succeeds=False, path=path)
 
         def effect(before: World, _value: Any) -> World:
             changed = replace(run, events=(*run.events, {**plain, "seq": following}))
@@ -426,7 +450,7 @@ class Specification:
 
         suspended = ("APP-7",) if run.state is RunState.SUSPENDED else ()
         return Expectation(
-            {"NotDurable": ("TRM-1",)} if optional else {},
+            {},
             clauses=(*suspended, *self._writer_clauses(run), "APP-2" if seq is not None else "APP-1"),
             effect=effect,
         )
@@ -476,19 +500,19 @@ class Specification:
         self, world: World, operation: Operation, change: dict[str, Any], root: str | None
     ) -> Expectation:
         refusals = self._malformed(operation)
-        optional, path = False, None
+        path = None
         if root is not None:
-            optional, path = self._term(operation.arguments[root], root, refusals)
+            path = self._term(operation.arguments[root], root, refusals)
         run = world.get(operation.key)
         token = operation.arguments["lease_token"]
         refusals = _merge(refusals, self._fence(run, token))
         if run is None:
             refusals["RunNotFound"] = ("FIN-4",)
-            return self._refused(refusals, optional, path)
+            return Expectation(refusals, succeeds=False, path=path)
         if run.state.terminal:
             refusals["RunNotActive"] = ("FIN-3",)
         if refusals:
-            return self._refused(refusals, optional, path)
+            return Expectation(refusals, succeeds=False, path=path)
         state: RunState = change["state"]
 
         def effect(before: World, _value: Any) -> World:
@@ -499,7 +523,7 @@ class Specification:
 
         clause = "FIN-1" if state is RunState.SUSPENDED else "FIN-2"
         return Expectation(
-            {"NotDurable": ("TRM-1",)} if optional else {},
+            {},
             clauses=(*self._writer_clauses(run), clause),
             effect=effect,
         )
@@ -635,13 +659,12 @@ class Specification:
             return self._undeclared()
         snapshot: Any = operation.arguments["snapshot"]
         refusals = self._malformed(operation)
-        optional, path = False, None
+        path = None
         if not _snapshot_form(snapshot):
             refusals = _merge(refusals, {"InvalidArgument": ("SNP-13",)})
         else:
             for seq, step in snapshot.steps_by_seq.items():
-                may_refuse, path = self._term(step, f"snapshot.steps_by_seq[{seq}]", refusals)
-                optional = optional or may_refuse
+                path = self._term(step, f"snapshot.steps_by_seq[{shown(seq)}]", refusals)
                 if "NotDurable" in refusals:
                     break
         run = world.get(operation.key)
@@ -653,17 +676,20 @@ class Specification:
             refusals["RunNotFound"] = ("SNP-6",)
             if _integer(through) and (through < 0 or _wide(through)):
                 refusals = _merge(refusals, conflict)  # it is no seq of any history
-            return self._refused(refusals, optional, path)
-        again = False
+            return Expectation(refusals, succeeds=False, path=path)
+        again = reordered = False
         if _integer(through):
             if not 0 <= through < len(run.events):
                 refusals = _merge(refusals, conflict)
             elif through in run.snapshots:
                 again = True
-                if _snapshot_form(snapshot) and not _same_snapshot(run.snapshots[through], snapshot):
-                    refusals = _merge(refusals, {"SnapshotConflict": ("SNP-5",)})
+                if _snapshot_form(snapshot):
+                    first = run.snapshots[through]
+                    reordered = not _same_snapshot(first, snapshot, ordered=True)
+                    if not _same_snapshot(first, snapshot):
+                        refusals = _merge(refusals, {"SnapshotConflict": ("SNP-5",)})
         if refusals:
-            return self._refused(refusals, optional, path)
+            return Expectation(refusals, succeeds=False, path=path)
 
         def effect(before: World, _value: Any) -> World:
             if again:
@@ -676,7 +702,7 @@ class Specification:
         if through == len(run.events) - 1:
             clauses.append("SNP-7")
         return Expectation(
-            {"NotDurable": ("TRM-1",)} if optional else {},
+            {"SnapshotConflict": ("SNP-5",)} if reordered else {},  # SNP-5 speaks of clear cases only
             clauses=tuple(clauses) or ("SNP-2",),
             effect=effect,
         )
@@ -722,21 +748,30 @@ def _exact(path: str, root: str) -> str:
 def _at(path: str | None, due: str) -> bool:
     """Whether a path is the one that is due, or goes on from it."""
     found = str(path)
-    return found.startswith(due) and not found[len(due) :][:1].isidentifier()
+    return found.startswith(due) and re.match(r"\w", found[len(due) :]) is None
 
 
-def _huge(term: Any) -> bool:
-    """Whether a part of a durable term is larger than every journal must store."""
+def _extreme(term: Any) -> bool:
+    """Whether a durable term goes beyond what every journal must store (TRM-1, TRM-2).
+
+    A text, bytes or an integer that is too large; more than twice that in all; a key that is neither a string
+    nor an integer nor a tuple.
+    """
+    total = 0
     stack = [term]
     while stack:
         value = stack.pop()
         if isinstance(value, (str, bytes)):
-            if len(value) > REQUIRED_BYTES:
+            size = len(value.encode("utf-8", "surrogatepass")) if isinstance(value, str) else len(value)
+            total += size
+            if size > REQUIRED_BYTES or total > 2 * REQUIRED_BYTES:
                 return True
         elif isinstance(value, int):
             if value.bit_length() > REQUIRED_BITS:
                 return True
         elif isinstance(value, dict):
+            if not all(type(key) in (str, int, tuple) for key in value):
+                return True
             stack.extend(value)
             stack.extend(value.values())
         elif isinstance(value, (list, tuple, set, frozenset)):
@@ -771,10 +806,15 @@ def _clean_text(text: Any) -> bool:
     return isinstance(text, str) and not any("\ud800" <= char <= "\udfff" for char in text)
 
 
+def _beyond_ten_years(ttl: Any) -> bool:
+    """Whether a ttl is longer than what is tested (LEA-10)."""
+    return type(ttl) in (int, float) and MAX_TTL < ttl < math.inf
+
+
 def _expiry(ttl: float) -> Expiry:
     if ttl == 0:
         return Expiry.EXPIRED  # LEA-5: a ttl of 0 is takeable at once and stays so
-    return Expiry.LIVE if math.isfinite(ttl) and ttl >= LASTING else Expiry.EITHER
+    return Expiry.LIVE if ttl >= LASTING else Expiry.EITHER
 
 
 def _snapshot_form(snapshot: Any) -> bool:
@@ -792,10 +832,10 @@ def _snapshot_form(snapshot: Any) -> bool:
     )
 
 
-def _same_snapshot(left: Snapshot, right: Snapshot) -> bool:
-    """Equal in all but `taken_at` (SNP-5)."""
+def _same_snapshot(left: Snapshot, right: Snapshot, *, ordered: bool = False) -> bool:
+    """Equal in all but `taken_at` (SNP-5); whether the order of keys counts is left open."""
     return left.version_hash == right.version_hash and equal(
-        dict(left.steps_by_seq), dict(right.steps_by_seq)
+        dict(left.steps_by_seq), dict(right.steps_by_seq), ordered=ordered
     )
 
 

@@ -33,15 +33,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
 from . import dsn as dsns
 from . import wire
 from .server import PostgresUnavailable
 
 __all__ = ["Cut", "Error", "Gate", "Session", "When"]
+
+T = TypeVar("T")
 
 When = Literal["before", "after", "mid-reply"]
 """Where a connection is cut: before a group reaches the server; when the server is done with it and the client
@@ -103,7 +106,6 @@ class _Flight:
     group: wire.Group
     replies: int | None
     cut: Cut | None = None
-    failed: bool = False
 
 
 class _Line:
@@ -233,6 +235,7 @@ class Session:
         self._flight: deque[_Flight] = deque()
         self._described: deque[str] = deque()
         self._worked = False  # whether the transaction has executed anything
+        self._refused = False  # a COPY is on its way to be refused
         self._skipping = False  # the server ignores everything up to the next Sync
         self._cancelled = False
         self._is_cancel = False
@@ -368,6 +371,8 @@ class Session:
         if group.nature is not wire.Nature.PASSES:
             self._worked = True
             self.latest = group
+        if group.nature is wire.Nature.COPIES:
+            self._refused = True
         self._described.extend(group.described)
         if group.replies is None:
             self._skipping = False
@@ -428,20 +433,17 @@ class Session:
         """Take note of what the server said; what the client is to hear of it."""
         if isinstance(event, wire.Ready):
             self.status = event.status
-            self._skipping = False
+            self._skipping = self._refused = False
             if event.status == "I":
                 self._worked = self._cancelled = False
         elif isinstance(event, wire.Failed):
             self.parked = ""
             self._described.clear()
-            flight = self._flight[0] if self._flight else None
-            group = flight.group if flight else None
+            group = self._flight[0].group if self._flight else None
             self._gate.errors.append(Error(self, group, event.sqlstate, event.message))
-            if flight is not None and group is not None:
-                if group.nature is wire.Nature.COPIES and not flight.failed and event.sqlstate == "22P02":
-                    flight.failed = True
-                    return _COPY_REFUSED
-                flight.failed = True
+            if self._refused and event.sqlstate == "22P02":
+                self._refused = False
+                return _COPY_REFUSED
         elif isinstance(event, wire.Notice):
             if event.message.startswith(PARKED):
                 self.parked = event.message.removeprefix(PARKED)
@@ -568,6 +570,8 @@ class Gate:
         self._turn = threading.RLock()
         self._counting = threading.Lock()
         self._drivers = 0
+        self._turner = 0
+        self._asked: deque[Callable[[], None]] = deque()
         self._resume = threading.Event()
         self._closed = False
         self._thread = threading.Thread(target=self._pass_through, name="gate", daemon=True)
@@ -577,15 +581,7 @@ class Gate:
 
     def dsn_for(self, worker: str) -> str:
         """The URI by which a worker connects through the gate; made at the first call, then always the same."""
-        with self.driven():
-            listener = self._listeners.get(worker)
-            if listener is None:
-                listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-                listener.setblocking(False)
-                self._listeners[worker] = listener
-                self._selector.register(
-                    listener, selectors.EVENT_READ, lambda _mask: self._accept(worker, listener)
-                )
+        listener = self._listeners.get(worker) or self._do(lambda: self._listen(worker))
         address = self._address
         named = ("host", "hostaddr", "port", "user", "password", "dbname", "passfile", "service", "sslmode")
         kept = {
@@ -606,12 +602,23 @@ class Gate:
         """Whether nobody ever connected by this worker's DSN: a harness that kept one engine for all handles."""
         return worker not in self._seen
 
+    def _listen(self, worker: str) -> socket.socket:
+        listener = self._listeners.get(worker)
+        if listener is None:
+            made = listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+            listener.setblocking(False)
+            self._listeners[worker] = listener
+            self._selector.register(made, selectors.EVENT_READ, lambda _mask: self._accept(worker, made))
+        return listener
+
     def close(self) -> None:
         """Cut every connection and end the gate's thread. Closing twice does nothing."""
         with self.driven():
             if self._closed:
                 return
             self._closed = True
+            while self._asked:
+                self._asked.popleft()()
             for session in self.sessions():
                 session.drop()
             for listener in self._listeners.values():
@@ -651,16 +658,14 @@ class Gate:
 
     def no_cuts(self) -> None:
         """Forget the cuts and delays that have not happened."""
-        with self.driven():
-            self._cuts.clear()
+        self._do(self._cuts.clear)
 
     def groups(self, worker: str, *, every: bool = False) -> int:
         """How many groups of a worker have gone to the server so far: those that execute something, or all."""
         return self._groups.get((worker, every), 0)
 
     def _arm(self, cut: Cut) -> Cut:
-        with self.driven():
-            self._cuts.append(cut)
+        self._do(lambda: self._cuts.append(cut))
         return cut
 
     def _count(self, worker: str, executes: bool) -> Cut | None:
@@ -687,9 +692,11 @@ class Gate:
             self._resume.clear()
         self._wake()
         with self._turn:
+            before, self._turner = self._turner, threading.get_ident()
             try:
                 yield
             finally:
+                self._turner = before
                 with self._counting:
                     self._drivers -= 1
                     if not self._drivers:
@@ -706,6 +713,8 @@ class Gate:
         events = self._selector.select(timeout)
         for key, mask in events:
             key.data(mask)
+        while self._asked:
+            self._asked.popleft()()
         while self._timers and self._timers[0][0] <= time.monotonic():
             self._timers.pop(0)[2]()
         return bool(events)
@@ -739,6 +748,22 @@ class Gate:
                     self.poll(None)
             if self._drivers:
                 self._resume.wait()
+
+    def _do(self, act: Callable[[], T]) -> T:
+        """Have something done by the thread that turns the gate."""
+        if self._turner == threading.get_ident() or self._closed:
+            return act()
+        done: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(act())
+            except BaseException as error:  # noqa: BLE001 - it is raised where it was asked for
+                done.set_exception(error)
+
+        self._asked.append(run)
+        self._wake()
+        return done.result()
 
     def _wake(self) -> None:
         with contextlib.suppress(OSError):

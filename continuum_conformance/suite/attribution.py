@@ -106,7 +106,9 @@ def _refusal_clauses(step: Step) -> tuple[str, ...]:
 
 
 def _across(step: Step, last: Step) -> tuple[str, ...]:
-    token = last.operation.arguments.get("lease_token", getattr(last.operation.arguments.get("lease"), "token", None))
+    token = last.operation.arguments.get(
+        "lease_token", getattr(last.operation.arguments.get("lease"), "token", None)
+    )
     if token is not None and token == getattr(step.outcome.value, "token", None):
         return ()  # it is there for its token, which the last call was given
     return ("ISO-1",) if step.operation.key[0] != last.operation.key[0] else ("ISO-2",)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -86,6 +86,9 @@ class Session:
         self.remarks: Counter[str] = Counter()
         self.hangs = 0
         self.single_handle = False
+        self.race_level: Any = None
+        """How finely races are explored; `races.levels` finds it out at first use."""
+        self.at_close: list[Callable[[], None]] = []
         self._handles: dict[str, Any] = {}
         self._salt = os.urandom(3).hex()
         self._numbers = itertools.count(1)
@@ -126,6 +129,8 @@ class Session:
         try:
             self.close_handles()
         finally:
+            for act in self.at_close:
+                act()
             self.subject.shutdown()
 
     def close_handles(self) -> None:

@@ -266,8 +266,10 @@ def _listed(events: Any) -> str:
 
 
 def script(violation: Violation, subject: Subject) -> str:
-    """The whole script: imports, harness, and the calls up to the one that shows the violation."""
+    """The whole script: what it shows, imports, harness, and the calls up to the one that shows the violation."""
     names = _Names(violation)
+    told = names.clean(" ".join(str(violation).split()))
+    head = [f"# {told if len(told) <= 300 else told[:297] + '...'}"] if violation.message else []
     workers = dict.fromkeys(step.operation.worker for step in violation.steps)
     instances: dict[str, str] = {}
     is_async = subject.is_async
@@ -288,7 +290,8 @@ def script(violation: Violation, subject: Subject) -> str:
             "",
             "asyncio.run(main())",
         ]
-    return "\n".join([*_imports(subject, used + "\n".join(opening), names, is_async), "", *everything]) + "\n"
+    imports = _imports(subject, used + "\n".join(opening), names, is_async)
+    return "\n".join([*head, *imports, "", *everything]) + "\n"
 
 
 def _lines(step: Step, names: _Names, instances: Mapping[str, str], is_async: bool) -> list[str]:

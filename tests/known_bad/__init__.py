@@ -3,7 +3,7 @@
 One module for each part of the contract. ``python -m tests.known_bad`` writes the table of what catches what.
 """
 
-from .registry import ENTRIES, KnownBad  # isort: skip
+from .registry import ENTRIES, UNUSUAL, KnownBad  # isort: skip
 
 # In the order of the contract's chapters, which is that of the table.
 # isort: off
@@ -13,6 +13,7 @@ from . import starting, appending, loading, finishing, leases, fencing, snapshot
 
 __all__ = [
     "ENTRIES",
+    "UNUSUAL",
     "KnownBad",
     "appending",
     "asynchronous",

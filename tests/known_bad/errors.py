@@ -145,7 +145,7 @@ class StateHasAnotherName(InMemoryJournal):
         return Row()
 
 
-@unusual()
+@unusual("APP-1", "APP-9", "ATM-3")
 class WritesToStdout(InMemoryJournal):
     """print() was left in from debugging: ugly, but no clause is about it."""
 
@@ -154,7 +154,7 @@ class WritesToStdout(InMemoryJournal):
         super().append(instance, run_id, event, lease_token)
 
 
-@unusual()
+@unusual("APP-1", "APP-2")
 class ReturnsTheSeq(InMemoryJournal):
     """append returns the event where the contract says None; a remark, no failure."""
 

@@ -177,12 +177,12 @@ class TerminalRunWithoutPair(InMemoryJournal):
         return super().load_with_snapshot(instance, run_id, lease_token)
 
 
-@unusual()
+@unusual("FIN-7", "APP-6", "FIN-3", "LEA-3")
 class KeepsTheLeaseOfAFinishedRun(_KeepsLease):
     """A finish leaves the lease as it was: the contract leaves that to the adapter."""
 
 
-@unusual()
+@unusual("LEA-4", "FEN-2", "FEN-4", "LEA-5")
 class SparseTokens(InMemoryJournal):
     """Tokens grow by a thousand, and every run begins elsewhere: they need not be dense."""
 
@@ -191,7 +191,7 @@ class SparseTokens(InMemoryJournal):
         return run.last_token
 
 
-@unusual()
+@unusual("LEA-5", "LEA-6")
 class RenewReturnsNone(InMemoryJournal):
     """renew returns None, as it may."""
 

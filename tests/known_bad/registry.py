@@ -10,11 +10,11 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from continuum_adapters.in_memory import InMemoryHarness
 
-__all__ = ["ENTRIES", "KnownBad", "harness_for", "unusual", "wrong"]
+__all__ = ["ENTRIES", "UNUSUAL", "KnownBad", "harness_for", "unusual", "wrong"]
 
 _Class = TypeVar("_Class", bound=type)
 
@@ -26,7 +26,7 @@ class KnownBad:
     Attributes:
         name: what the fault is called.
         fault: how people come to write it.
-        clauses: what it must be reported under, the closest first; none when it is merely unusual.
+        clauses: what it must be reported under, the closest first.
         message: what the report of the closest clause must say (a regular expression).
         target: the adapter, as a target of the command.
         profile: the cheapest profile that finds it for certain.
@@ -44,6 +44,9 @@ class KnownBad:
 
 ENTRIES: dict[str, KnownBad] = {}
 """All of them by name, in the order in which they are written down."""
+
+UNUSUAL: dict[str, tuple[str, ...]] = {}
+"""The targets that are odd and not wrong, with the clauses that come nearest."""
 
 
 def wrong(
@@ -80,9 +83,19 @@ def wrong(
     return register
 
 
-def unusual(**how: Any) -> Callable[[_Class], _Class]:
-    """Register a journal class that does what others do not, and that no clause forbids: nothing may be reported."""
-    return wrong(message="", **how)
+def unusual(*tried: str) -> Callable[[_Class], _Class]:
+    """Register a journal class that does what others do not, and that no clause forbids: nothing may be reported.
+
+    Args:
+        tried: the clauses that come nearest to forbidding it.
+    """
+
+    def register(cls: _Class) -> _Class:
+        harness_for(cls)
+        UNUSUAL[f"{cls.__module__}:{cls.__qualname__}.Harness"] = tried
+        return cls
+
+    return register
 
 
 def harness_for(cls: type, base: type = InMemoryHarness, without: Iterable[str] = ()) -> None:

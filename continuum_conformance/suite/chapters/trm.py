@@ -17,7 +17,6 @@ from continuum_conformance.suite.data import (
     LOOKALIKES,
     RICH,
     SUBCLASSES,
-    any_term,
     events,
     offenders,
     plain_terms,

@@ -24,7 +24,13 @@ def _explore_into(
 ) -> Violation | None:
     plan = level.budget(profile, scenario)
     explored = explore(
-        session, scenario, level.executor, bound=plan.bound, limit=plan.limit, seed=seed, random_runs=plan.random_runs
+        session,
+        scenario,
+        level.executor,
+        bound=plan.bound,
+        limit=plan.limit,
+        seed=seed,
+        random_runs=plan.random_runs,
     )
     search.result.examples += explored.runs
     session.statistics["scenarios"] += 1
@@ -77,7 +83,13 @@ def _pairs(clause: str, needs: str) -> Callable[..., None]:
     return checks(clause, program=True, needs=needs)(body)
 
 
-for _clause, _needs in (("FEN-5", "leases"), ("CON-2", ""), ("CON-3", ""), ("SNP-10", "snapshots"), ("CON-1", "")):
+for _clause, _needs in (
+    ("FEN-5", "leases"),
+    ("CON-2", ""),
+    ("CON-3", ""),
+    ("SNP-10", "snapshots"),
+    ("CON-1", ""),
+):
     _pairs(_clause, _needs)
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType
 from typing import Any
 
+from continuum_conformance.explore.free import FreeThreads
+from continuum_conformance.explore.lines import LineExecutor
 from continuum_conformance.explore.schedule import Executor
 from continuum_conformance.suite.lab import Session
 from continuum_conformance.suite.races.scenarios import Scenario
 from continuum_conformance.suite.testing import Profile
 
-__all__ = ["Budget", "Level", "level_of", "own_code", "own_files"]
+__all__ = ["Budget", "Level", "level_of", "own_files"]
 
 KIT = Path(__file__).resolve().parents[2]
 
@@ -97,8 +98,36 @@ class Level:
                 yield scenario
 
 
-def own_code(session: Session) -> Callable[[CodeType], bool]:
-    """A predicate on code objects: whether one is the adapter's own."""
-    handle = session.handle("A")
-    files = own_files(handle.journal, session.subject.harness)
-    return lambda code: code.co_filename in files
+def level_of(session: Session) -> Level:
+    """The level at which this adapter's races are explored; found at first use, and lowered when it does not hold."""
+    level: Level | None = getattr(session, "race_level", None)
+    if level is not None and level.executor.level != "operations":
+        return level
+    level = _free(session, level) if level is not None else _finest(session)
+    session.race_level = level
+    session.statistics[f"level: {level.name}"] += 1
+    return level
+
+
+def _finest(session: Session) -> Level:
+    if session.subject.is_async:
+        return Level("threads", FreeThreads(), "async adapters are not scheduled yet")
+    external = bool(session.subject.needs) or "durable" in session.capabilities
+    files = own_files(session.handle("A").journal, session.subject.harness)
+    if not files:
+        return Level("threads", FreeThreads(), "the adapter has no Python source of its own")
+    executor = LineExecutor(lambda name: name in files, "lines" if external else "instructions")
+    if executor.level == "operations":
+        return Level("threads", FreeThreads(), executor.reason or "")
+    session.close_handles()
+    executor.open()
+    session.at_close.append(executor.close)
+    for worker in ("A", "B", "C"):
+        executor.adopt(session.handle(worker).journal, session.subject.harness)
+    return Level(executor.level, executor, costly=external)
+
+
+def _free(session: Session, before: Level) -> Level:
+    reason = getattr(before.executor, "reason", "") or "the adapter could not be interleaved"
+    session.remarks[f"races ran in free threads: {reason}"] += 1
+    return Level("threads", FreeThreads(), reason)

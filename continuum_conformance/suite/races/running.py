@@ -10,7 +10,7 @@ from typing import Any
 from continuum_conformance.contract.records import Lease, RunState, Snapshot
 from continuum_conformance.explore.schedule import Chooser, Execution, Executor
 from continuum_conformance.history import History, Recorded, judge
-from continuum_conformance.model import Kind, Operation, Outcome, World
+from continuum_conformance.model import Kind, Operation, Outcome
 from continuum_conformance.suite.lab import HOUR, NOON, Lab, RunUnderTest, Session
 from continuum_conformance.suite.races.scenarios import Act, Scenario
 from continuum_conformance.suite.violation import Step, Violation
@@ -96,13 +96,12 @@ class _Arranged:
 def operations_of(scenario: Scenario, lab: Lab) -> dict[str, list[Operation]]:
     """The operations of each worker from the scenario's situation, without those under a lease of their own."""
     arranged = _Arranged(lab, scenario)
-    found = {
+    return {
         worker: [
             operation for act in acts if (operation := arranged.operation(act, worker, None)) is not None
         ]
         for worker, acts in scenario.workers.items()
     }
-    return found
 
 
 @dataclass
@@ -132,6 +131,7 @@ def run_race(session: Session, scenario: Scenario, executor: Executor, chooser: 
     before = lab.world
     arranging = len(lab.steps)
     recording = _Recording()
+    point: Callable[[str], None] | None = getattr(executor, "point", None)
     handles = {worker: session.handle("A" if scenario.one_handle else worker) for worker in scenario.workers}
 
     def body(worker: str, acts: tuple[Act, ...]) -> Callable[[], None]:
@@ -141,6 +141,8 @@ def run_race(session: Session, scenario: Scenario, executor: Executor, chooser: 
                 operation = arranged.operation(act, worker, own)
                 if operation is None:
                     continue
+                if point is not None and act is not acts[0]:
+                    point(f"before {act}")
                 outcome = recording.carry_out(operation, handles[worker].direct)
                 if operation.name == "acquire" and isinstance(outcome.value, Lease):
                     own = outcome.value
@@ -150,15 +152,15 @@ def run_race(session: Session, scenario: Scenario, executor: Executor, chooser: 
     execution = executor.run(
         {worker: body(worker, acts) for worker, acts in scenario.workers.items()}, chooser
     )
-    race = Race(execution, History(tuple(recording.entries)))
+    race = Race(execution, History.of(recording.entries))
     if execution.deadlock is not None or execution.hung:
         race.violation = _stuck(lab, scenario, execution, recording, arranging)
         return race
     race.probes_from = next(recording.clock)
     _probe(lab, arranged, recording)
-    race.history = History(tuple(_excused(recording.entries, executor.level != "threads")))
+    race.history = History.of(_excused(recording.entries, executor.level != "threads"))
     verdict = judge(race.history, session.specification, before)
-    if verdict.outcome == "not linearizable":
+    if verdict.failed:
         race.violation = _broken(lab, scenario, race, verdict, arranging)
     return race
 
@@ -186,8 +188,10 @@ def _probe(lab: Lab, arranged: _Arranged, recording: _Recording) -> None:
         model = lab.world.get(run.key)
         if model is not None and model.lease is not None:
             tokens.add(model.lease.token)
-        for token in (*sorted(tokens), None):
-            probes.append(Operation("load_with_snapshot", {**arguments, "lease_token": token}, "B"))
+        probes.extend(
+            Operation("load_with_snapshot", {**arguments, "lease_token": token}, "B")
+            for token in (*sorted(tokens), None)
+        )
         probes.append(Operation("acquire", {**arguments, "owner": "auditor", "ttl": HOUR}, "A"))
         probes.append(Operation("load", arguments, "B"))
     else:
@@ -228,22 +232,20 @@ def clauses_of(scenario: Scenario) -> tuple[str, ...]:
     return ("CON-1",)
 
 
-def _broken(
-    lab: Lab, scenario: Scenario, race: Race, verdict: Any, arranging: int
-) -> Violation:
-    raw = next((e for e in race.history.entries if e.outcome.kind in (Kind.RAW, Kind.GARBAGE)), None)
+def _broken(lab: Lab, scenario: Scenario, race: Race, verdict: Any, arranging: int) -> Violation:
+    raw = next((e for e in race.history.operations if e.outcome.kind in (Kind.RAW, Kind.GARBAGE)), None)
     clauses = clauses_of(scenario)
     if raw is not None and raw.outcome.kind is Kind.RAW:
         clauses = ("CON-4", "ATM-2")
-    elif any(e.outcome.error == "JournalUnavailable" for e in race.history.entries):
+    elif any(e.outcome.error == "JournalUnavailable" for e in race.history.operations):
         clauses = ("CON-4", *clauses)
     steps = tuple(lab.steps[:arranging]) + tuple(
         Step(
             entry.operation,
             entry.outcome,
-            due="an outcome that some order explains" if entry is race.history.entries[-1] else "",
+            due="an outcome that some order explains" if entry is race.history.operations[-1] else "",
         )
-        for entry in race.history.entries
+        for entry in race.history.operations
     )
     return Violation(
         clauses,

@@ -38,7 +38,7 @@ def story_of(scenario: Scenario, race: Race, level: str, schedule: Sequence[int]
     lines = [f"starting from {start}; every worker has its own handle", ""]
     lines += _columns(workers, race, salt)
     lines += ["", "afterwards, one after another:"]
-    for entry in race.history.entries:
+    for entry in race.history.operations:
         if entry.invoked >= race.probes_from:
             step = Step(entry.operation, entry.outcome)
             lines += wrap(
@@ -55,14 +55,14 @@ def _columns(workers: Sequence[str], race: Race, salt: str) -> list[str]:
     width = max(20, (WIDTH - 3 * (len(workers) - 1)) // len(workers))
     rows: list[tuple[int, str, str]] = []
     end = race.probes_from
-    for entry in race.history.entries:
+    for entry in race.history.operations:
         if entry.invoked >= end:
             continue
         step = Step(entry.operation, entry.outcome)
         returned = entry.returned if entry.returned is not None else 10**9
         between = [
             e
-            for e in race.history.entries
+            for e in race.history.operations
             if entry.invoked < e.invoked < returned or entry.invoked < (e.returned or 0) < returned
         ]
         result = outcome_text(entry.outcome, salt)
@@ -78,6 +78,6 @@ def _columns(workers: Sequence[str], race: Race, salt: str) -> list[str]:
     lines.append("   ".join("-" * width for _ in workers))
     for _, worker, text in rows[:MAX_STEPS]:
         column = workers.index(worker) if worker in workers else 0
-        for piece in wrap(text, width, subsequent_indent="  ", break_long_words=True):
-            lines.append((" " * ((width + 3) * column) + piece).rstrip())
+        indent = " " * ((width + 3) * column)
+        lines += [(indent + piece).rstrip() for piece in wrap(text, width, subsequent_indent="  ")]
     return lines

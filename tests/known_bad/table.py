@@ -1,0 +1,39 @@
+"""Which clause catches which: the parts of docs/kill-table.md that follow from the register alone."""
+
+from __future__ import annotations
+
+from continuum_conformance.contract.clauses import CLAUSES, in_force
+
+from .registry import ENTRIES
+
+__all__ = ["UNBROKEN", "broken_by", "clauses_due", "heading"]
+
+UNBROKEN = {"LOD-5": "tried in the thorough profile only; a run of 10,000 events takes too long to try here"}
+"""Clauses that no entry breaks, and why."""
+
+
+def clauses_due() -> list[str]:
+    """The clauses that the kit judges today."""
+    return [clause.id for clause in CLAUSES.values() if in_force(clause)]
+
+
+def broken_by() -> dict[str, list[str]]:
+    """For each clause the entries that break it, those first whose closest clause it is."""
+    found: dict[str, list[str]] = {}
+    for closest in (True, False):
+        for entry in ENTRIES.values():
+            for clause in entry.clauses[:1] if closest else entry.clauses[1:]:
+                found.setdefault(clause, []).append(entry.name)
+    return found
+
+
+def heading() -> list[str]:
+    return [
+        "# Which clause catches which",
+        "",
+        f"{len(ENTRIES)} adapters that are wrong on purpose, each in one place (`tests/known_bad/`), and what the check says of",
+        "them. Written by `python -m tests.known_bad`; a test fails when it is stale.",
+        "",
+        "| adapter | the fault | reported under | what is said under the first | calls |",
+        "| --- | --- | --- | --- | --- |",
+    ]
