@@ -76,7 +76,7 @@ def pace(appends: list[Append], seconds: float) -> Pace:
 
     def loop(number: int, append: Append) -> None:
         start.wait()
-        while time.perf_counter() < until:
+        while not counts[number] or time.perf_counter() < until:
             append()
             counts[number] += 1
 

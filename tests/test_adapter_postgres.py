@@ -14,9 +14,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from continuum_adapters import prepared
 from continuum_adapters.postgres import PostgresHarness, PostgresJournal
 from psycopg import conninfo
+from sqlalchemy import QueuePool
 
 from continuum_conformance.contract import (
     Instance,
@@ -183,7 +183,7 @@ def other_sessions(dsn: str, condition: str = "true") -> int:
 @contextmanager
 def lent(journal: PostgresJournal) -> Iterator[psycopg.Connection[Any]]:
     """A connection out of the journal's pool."""
-    with journal._database._connection() as connection:
+    with journal._database._connection() as (connection, _):
         yield connection
 
 
@@ -444,7 +444,9 @@ def test_ctrl_c_leaves_nothing_under_way(journal: PostgresJournal, dsn: str) -> 
         )
     assert journal.load(HERE, "run") == []
     journal.append(HERE, "run", EVENT, None)
-    assert journal._database._engine.pool.checkedout() == 0
+    pool_now = journal._database._engine.pool
+    assert isinstance(pool_now, QueuePool)
+    assert pool_now.checkedout() == 0
 
 
 @pytest.mark.parametrize("setting", ["statement_timeout", "transaction_timeout"])
@@ -511,7 +513,7 @@ def test_a_server_that_has_no_place_is_asked_again(
             raise psycopg.OperationalError(words)
         return connect(*args, **kwargs)
 
-    monkeypatch.setattr(prepared.psycopg, "connect", full)
+    monkeypatch.setattr(psycopg, "connect", full)
     journal._database._engine.pool.dispose()
     journal.append(HERE, "run", EVENT, None)
 
@@ -555,20 +557,18 @@ def test_a_closed_handle_leaves_no_connection_behind(dsn: str) -> None:
     assert other_sessions(dsn) == 0
 
 
-def test_closing_ends_the_wait_for_an_empty_pool(dsn: str) -> None:
+def test_who_waits_for_an_empty_pool_while_it_is_closed_gets_an_answer(dsn: str) -> None:
     journal = PostgresJournal(dsn, pool_size=1)
     journal.start_run(HERE, "run", "flow", None)
     with ThreadPoolExecutor(4) as pool:
         with locked_run(dsn):
-            first = pool.submit(journal.append, HERE, "run", EVENT, None)
+            calls = [pool.submit(journal.append, HERE, "run", EVENT, None) for _ in range(4)]
             wait_until_blocked(dsn)
-            others = [pool.submit(journal.append, HERE, "run", EVENT, None) for _ in range(3)]
             journal.close()
-        first.result(30)
-        for other in others:
-            with pytest.raises(JournalUnavailable) as caught:
-                other.result(30)
-            assert not caught.value.outcome_unknown
+        failures = [error for call in calls if (error := call.exception(30)) is not None]
+    assert all(isinstance(error, JournalUnavailable) and not error.outcome_unknown for error in failures)
+    assert other_sessions(dsn) == 0
+    assert len(PostgresJournal(dsn).load(HERE, "run")) == 4 - len(failures)
 
 
 def test_the_pool_keeps_its_size_when_connections_break(journal: PostgresJournal, dsn: str) -> None:

@@ -255,6 +255,7 @@ def test_an_adapter_that_cannot_be_opened_is_one_diagnosis(run: Run) -> None:
 
 
 def test_no_postgres_exits_3_and_masks_the_password(run: Run) -> None:
+    pytest.importorskip("psycopg")
     dsn = "postgresql://someone:hush@127.0.0.1:1/nothing"
     code, out, err = run("check", "odd:OnPostgres", *QUICK, "--dsn", dsn, "--json", "report.json")
     assert code == 3

@@ -457,7 +457,7 @@ class TestDeadlocks:
         assert set(walked.found.deadlock) == {"A", "B"}
         assert "in forwards" in walked.found.deadlock["A"]
         assert "in backwards" in walked.found.deadlock["B"]
-        assert "explore" not in walked.found.deadlock["A"]
+        assert "explore/" not in walked.found.deadlock["A"]
         assert not walked.found.diverged
 
     def test_the_executor_goes_on_after_a_deadlock(self, executor: LineExecutor) -> None:
@@ -501,8 +501,7 @@ class TestThreadsOfItsOwn:
             store.close()
 
     def test_whole_operations_are_tried_in_every_order(self) -> None:
-        with LineExecutor([__name__]) as executor:
-            executor.level = "operations"
+        with LineExecutor([__name__], granularity="operations") as executor:
 
             def attempt(chooser: Chooser) -> tuple[Execution, str | None]:
                 order: list[str] = []

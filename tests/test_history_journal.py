@@ -183,9 +183,7 @@ def test_the_token_after_one_that_nobody_was_told_leaves_room_for_it() -> None:
 
 def test_a_hang_counts_as_unknown() -> None:
     hang = Outcome(Kind.HANG, error="hang", unknown=True)
-    assert (
-        both([append("A", "x", (1, None), out=hang), load("B", "x", (2, 3))], UNLEASED) is Status.PASSED
-    )
+    assert both([append("A", "x", (1, None), out=hang), load("B", "x", (2, 3))], UNLEASED) is Status.PASSED
 
 
 def test_a_worker_that_gave_up_is_not_accused_and_did_nothing() -> None:
@@ -319,7 +317,16 @@ class Simulated:
             ["append"] * 6
             + ["load"] * 3
             + ["acquire"] * 3
-            + ["load_with_snapshot", "get_run", "suspend", "complete", "fail", "start_run", "renew", "release"]
+            + [
+                "load_with_snapshot",
+                "get_run",
+                "suspend",
+                "complete",
+                "fail",
+                "start_run",
+                "renew",
+                "release",
+            ]
             + ["take_snapshot"]
         )
         arguments: dict[str, Any] = {"instance": HERE, "run_id": run_id}
@@ -365,7 +372,9 @@ class Simulated:
             value = None if run is None else run.record(operation.run_id)
         elif operation.name == "acquire" and run is not None:
             last = 0 if run.last_token is None else run.last_token
-            value = Lease(operation.run_id, operation.arguments["owner"], last + self.source.choice((1, 1, 2)))
+            value = Lease(
+                operation.run_id, operation.arguments["owner"], last + self.source.choice((1, 1, 2))
+            )
         following = FULL.step(self.world, operation, Outcome.of(value))
         assert isinstance(following, dict), following
         self.world = following
@@ -386,7 +395,12 @@ def mutated(history: list[Recorded], source: random.Random) -> list[Recorded]:
     elif change == 2:
         other = source.choice(history)
         changed = replace(each, outcome=other.outcome if other.operation.name == each.operation.name else OK)
-        if changed.outcome is OK and each.operation.name in ("load", "load_with_snapshot", "get_run", "acquire"):
+        if changed.outcome is OK and each.operation.name in (
+            "load",
+            "load_with_snapshot",
+            "get_run",
+            "acquire",
+        ):
             changed = each
     elif outcome.ok and isinstance(value, list) and value:
         events = value[:]
@@ -398,11 +412,15 @@ def mutated(history: list[Recorded], source: random.Random) -> list[Recorded]:
             events = [{**event, "seq": seq} for seq, event in enumerate(events)]
         changed = replace(each, outcome=Outcome.of(events))
     elif outcome.ok and isinstance(value, Lease):
-        changed = replace(each, outcome=Outcome.of(replace(value, token=value.token + source.choice((-1, 1)))))
+        changed = replace(
+            each, outcome=Outcome.of(replace(value, token=value.token + source.choice((-1, 1))))
+        )
     elif outcome.ok and isinstance(value, Run):
         changed = replace(each, outcome=Outcome.of(replace(value, state=source.choice(list(RunState)))))
     elif outcome.ok and value is None and each.operation.name != "get_run":
-        changed = replace(each, outcome=refused(source.choice(("LeaseMismatch", "RunNotActive", "LeaseHeld"))))
+        changed = replace(
+            each, outcome=refused(source.choice(("LeaseMismatch", "RunNotActive", "LeaseHeld")))
+        )
     else:
         changed = replace(each, gave_up=True)
     return [*history[:place], changed, *history[place + 1 :]]
@@ -438,7 +456,7 @@ WORLDS = (EMPTY, UNLEASED, EXPIRED)
 
 
 def agree(source: random.Random, size: int, *, oracle: bool) -> Status:
-    world = source.choice(WORLDS)
+    world = source.choices(WORLDS, (1, 3, 3))[0]
     history = Simulated(source, world).history(size, source.choice((2, 3, 4)))
     model = journal_model(FULL, world)
     if source.random() < 0.7:

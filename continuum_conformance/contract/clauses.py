@@ -16,7 +16,7 @@ from continuum_conformance.contract.capabilities import CORE
 
 __all__ = ["CHAPTERS", "CLAUSES", "CONTRACT_VERSION", "Clause", "clause", "in_force", "select"]
 
-CONTRACT_VERSION = "0.1"
+CONTRACT_VERSION = "0.2"
 """The version of the contract that this kit checks. Clauses of a later version are printed but not judged."""
 
 

@@ -36,6 +36,10 @@ class JournalError(Exception):
     """
 
     summary: ClassVar[str] = "the journal refused the operation"
+    # With defaults, so that a subclass which forgets to call ours can be read all the same.
+    reason: str = ""
+    operation: str | None = None
+    run_id: str | None = None
 
     def __init__(self, reason: str = "", *, operation: str | None = None, run_id: str | None = None) -> None:
         super().__init__(reason)
@@ -127,6 +131,8 @@ class NotDurable(JournalError):
     """
 
     summary = "the term cannot be stored"
+    path: str | None = None
+    kind: str | None = None
 
     def __init__(
         self,
@@ -154,6 +160,7 @@ class JournalUnavailable(JournalError):
     """
 
     summary = "the store cannot be reached"
+    outcome_unknown: bool = False
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ import inspect
 import os
 import sys
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,8 @@ class JournalHarness:
     def __init__(self, make: Callable[[], Any], sample: Any, name: str) -> None:
         self._make = make
         self.name = name
-        self.capabilities = set(getattr(sample, "capabilities", None) or _shown(sample))
+        given = getattr(sample, "capabilities", None)
+        self.capabilities = _shown(sample) if given is None else given
 
     def open(self) -> Any:
         """The journal itself where the target is one, else a new one."""
@@ -67,48 +68,97 @@ def entry_points() -> dict[str, importlib.metadata.EntryPoint]:
     return {point.name: point for point in importlib.metadata.entry_points(group=GROUP)}
 
 
+_ANYTHING = (Exception, SystemExit)
+"""What the author's code may raise at us: a script without a main guard exits as soon as it is imported."""
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
 def _resolve(target: str) -> Any:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
-    points = entry_points()
     if ":" not in target:
-        if target in points:
-            try:
-                return points[target].load()
-            except (ImportError, AttributeError) as error:
-                raise TargetError(
-                    f"the entry point {target!r} ({points[target].value}) cannot be loaded: {error}"
-                ) from error
-        known = ", ".join(sorted(points)) or "none are installed"
-        raise TargetError(
-            f"{target!r} is no installed adapter ({known}); for a class in a module write module:Name, as in my_package.testing:MyHarness"
-        )
+        return _entry_point(target)
     module_name, _, attribute = target.partition(":")
     if not module_name or not attribute:
         raise TargetError(f"{target!r} is no target; write module:Name, as in my_package.testing:MyHarness")
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        parts = module_name.split(".")
-        if error.name in {".".join(parts[: n + 1]) for n in range(len(parts))}:
-            raise TargetError(
-                f"there is no module {error.name!r} (looked in the current directory and the installed packages)"
-            ) from error
-        raise TargetError(f"the module {module_name!r} cannot be imported: {error}") from error
-    except Exception as error:
+    if "/" in module_name or "\\" in module_name or module_name.endswith(".py"):
+        dotted = module_name.removesuffix(".py").replace("\\", "/").strip("./").replace("/", ".")
         raise TargetError(
-            f"the module {module_name!r} cannot be imported: {type(error).__name__}: {error}"
-        ) from error
+            f"{module_name!r} is a path; write the module's name, as in {dotted}:{attribute} (the current directory is searched first)"
+        )
+    found: Any = _imported(module_name)
+    where = f"the module {module_name!r}"
     for part in attribute.split("."):
         try:
             found = getattr(found, part)
         except AttributeError:
-            names = ", ".join(name for name in vars(found) if not name.startswith("_"))[:200]
-            raise TargetError(
-                f"the module {module_name!r} has no {attribute!r}; it has {names or 'nothing public'}"
-            ) from None
+            names = ", ".join(name for name in dir(found) if not name.startswith("_"))[:200]
+            raise TargetError(f"{where} has no {part!r}; it has {names or 'nothing public'}") from None
+        except _ANYTHING as error:
+            raise TargetError(f"{part!r} of {where} cannot be read: {_told(error)}") from error
+        where = f"{part!r} of {where}"
     return found
+
+
+def _entry_point(name: str) -> Any:
+    points = entry_points()
+    if name not in points:
+        known = ", ".join(sorted(points)) or "none are installed"
+        raise TargetError(
+            f"{name!r} is no installed adapter ({known}); for a class in a module write module:Name, as in my_package.testing:MyHarness"
+        )
+    try:
+        return points[name].load()
+    except _ANYTHING as error:
+        raise TargetError(
+            f"the entry point {name!r} ({points[name].value}) cannot be loaded: {_told(error)}"
+        ) from error
+
+
+def _imported(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        parts = name.split(".")
+        if error.name in {".".join(parts[: n + 1]) for n in range(len(parts))}:
+            raise TargetError(
+                f"there is no module {error.name!r} (looked in the current directory and the installed packages)"
+            ) from error
+        raise TargetError(f"the module {name!r} cannot be imported: {error}") from error
+    except _ANYTHING as error:
+        raise TargetError(f"the module {name!r} cannot be imported: {_told(error)}") from error
+
+
+def _made(make: Any, label: str) -> Any:
+    """What a class or factory gives when it is called without arguments."""
+    if _needs_arguments(make):
+        raise TargetError(
+            f"{label} cannot be called without arguments; write a class with `capabilities` and an open() that passes them"
+        )
+    try:
+        made = make()
+    except _ANYTHING as error:
+        raise TargetError(f"calling {label} without arguments raised {_told(error)}") from error
+    if inspect.iscoroutine(made):
+        made.close()
+        raise TargetError(
+            f"{label} is a coroutine function; a factory of a harness is a plain one, while open() may be a coroutine"
+        )
+    return made
+
+
+def _needs_arguments(make: Any) -> bool:
+    try:
+        inspect.signature(make).bind()
+    except ValueError:
+        return False  # it does not tell
+    except TypeError:
+        return True
+    return False
 
 
 def _is_journal(thing: Any) -> bool:
@@ -127,19 +177,13 @@ def harness_of(target: Any) -> Any:
     found = _resolve(target) if isinstance(target, str) else target
     label = target if isinstance(target, str) else getattr(found, "__name__", type(found).__name__)
     if _is_journal(found):
+        if inspect.isclass(found) and _needs_arguments(found):
+            raise TargetError(
+                f"{label} is a journal class that needs arguments; write a harness, a class with `capabilities` and an open() that passes them"
+            )
         return JournalHarness(found if inspect.isclass(found) else lambda: found, found, label)
     if inspect.isclass(found) or (callable(found) and not hasattr(found, "open")):
-        try:
-            made = found()
-        except Exception as error:
-            raise TargetError(
-                f"{label} cannot be called without arguments: {type(error).__name__}: {error}"
-            ) from error
-        if inspect.iscoroutine(made):
-            made.close()
-            raise TargetError(
-                f"{label} is a coroutine function; a factory of a harness is a plain one, while open() may be a coroutine"
-            )
+        made = _made(found, label)
         if _is_journal(made):
             return JournalHarness(found, made, label)
         found = made
@@ -153,7 +197,9 @@ def harness_of(target: Any) -> Any:
 def needs_of(harness: Any) -> frozenset[str]:
     """What a harness asks the kit for: of ``"postgres"`` and ``"directory"`` none, one or both."""
     needs = getattr(harness, "needs", None) or ()
-    wanted = frozenset([needs] if isinstance(needs, str) else needs)
+    if not isinstance(needs, Collection):
+        raise TargetError(f"`needs` must be 'postgres', 'directory' or a set of them, not {needs!r}")
+    wanted = frozenset([needs] if isinstance(needs, str) else map(str, needs))
     unknown = wanted - {"postgres", "directory"}
     if unknown:
         raise TargetError(
@@ -168,10 +214,10 @@ def configuration(start: Path | None = None) -> tuple[Mapping[str, Any], Path | 
         file = folder / "pyproject.toml"
         if file.is_file():
             try:
-                tool = tomllib.loads(file.read_text("utf-8")).get("tool", {})
-            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+                tool = tomllib.loads(file.read_text("utf-8")).get("tool")
+            except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
                 raise TargetError(f"{file} cannot be read: {error}") from error
-            table = tool.get("continuum-conformance")
+            table = tool.get("continuum-conformance") if isinstance(tool, dict) else None
             return (table, folder) if isinstance(table, dict) else ({}, None)
     return {}, None
 
@@ -193,7 +239,11 @@ def default(
         TargetError: when the target cannot be loaded, or its store is not named.
     """
     table, folder = configuration()
-    chosen = target or os.environ.get("CONTINUUM_JOURNAL") or table.get("journal") or "in_memory"
+    chosen: Any = target
+    if target is None or (isinstance(target, str) and not target):
+        chosen = os.environ.get("CONTINUUM_JOURNAL") or table.get("journal") or "in_memory"
+        if not isinstance(chosen, str):
+            raise TargetError(f"`journal` in [tool.continuum-conformance] must be a string, not {chosen!r}")
     if folder is not None and str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     harness = copy.copy(harness_of(chosen))

@@ -16,8 +16,8 @@
    where they go over a third session, twice, since that query looks at one session after the other.
 3. What a statement that has waited gets in the end is kept at the gate, and giving it to its client is a choice of
    its own. So it does not matter whether the waiter or the one that woke it is faster.
-4. A worker that is silent for `grace` while another could move, is taken to wait in its client, for a connection
-   of a pool or a lock of a thread. That cannot be seen, so it is a guess, and `client_waits` counts it.
+4. A worker that is silent for `grace` while another could move and no thread of this process runs, is taken to
+   wait in its client, for a connection of a pool or a lock of a thread. That is a guess; `client_waits` counts it.
 5. A worker that tries in vain again and again is not offered while another one could move (`PATIENCE`).
 6. After the last step, also after one that failed, every session that is not idle is ended.
 
@@ -26,12 +26,14 @@ What decides is the order of steps, never time; times only bound how long is wai
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -54,6 +56,9 @@ PATIENCE = 3
 
 PROBE = 0.001
 """Seconds that a statement is given before the server is asked whether it waits."""
+
+LOOK = 0.003
+"""Seconds after which a session that waits has looked for a deadlock; its ``deadlock_timeout`` is one millisecond."""
 
 FAREWELL = 5.0
 """Seconds that bodies get to come back after a run was given up."""
@@ -264,6 +269,7 @@ class _Run:
         }
         self._last: str | None = None
         self._ended = False
+        self._waiting_since: dict[int, float] = {}
 
     # -- the bodies' side, in their threads --
 
@@ -398,9 +404,29 @@ class _Run:
         else:
             if session.held is not None:
                 self._count_repeats(worker, session)
+                if session.held.nature is not Nature.COMMITS:
+                    self._let_waiters_look_for_deadlocks()
                 if self._parking is not None and session.pid is not None:
                     self._parking.arm(session.pid)
             session.release()
+
+    def _let_waiters_look_for_deadlocks(self) -> None:
+        """Give sessions that wait with locks of their own the time of their ``deadlock_timeout``.
+
+        A session looks once, that time after it began to wait. When all have looked, the victim is the session
+        that closes the circle, each time.
+        """
+        since = max(
+            (
+                self._waiting_since.get(s.number, 0.0)
+                for s in self._gate.sessions()
+                if s.busy and s.executed > 1
+            ),
+            default=0.0,
+        )
+        until = since + LOOK * _load()
+        while (left := until - time.monotonic()) > 0:
+            self._gate.poll(left)
 
     @staticmethod
     def _count_repeats(worker: _Worker, session: Session) -> None:
@@ -431,10 +457,13 @@ class _Run:
             active = [w for w in self._workers.values() if self._is_active(w)]
             busy = self._busy()
             if active:
-                if now - silent_since < self._executor.grace or not (self._able() or busy):
+                silent, grace = now - silent_since, self._executor.grace * _load()
+                # A thread that turns in a circle until another one moves is waiting, too.
+                unsure = silent < grace or (silent < 10 * grace and _threads_run())
+                if unsure or self._opening() or not (self._able() or busy):
                     if now - moved > self._executor.limit:
                         self._hang(active)
-                    if gate.poll(self._executor.grace / 2):
+                    if gate.poll(grace / 2):
                         silent_since = time.monotonic()
                     continue
                 for worker in active:
@@ -445,12 +474,12 @@ class _Run:
                 continue
             if not busy:
                 # Who waits in the client may have been woken, and says so in its own time.
-                if any(w.in_client and not w.finished for w in self._workers.values()) and gate.poll(
-                    self._executor.grace / 10
-                ):
-                    self._reconsider()
-                    continue
-                return
+                if not any(w.in_client and not w.finished for w in self._workers.values()):
+                    return
+                if not gate.poll(self._executor.grace * _load() / 10) and not _threads_run():
+                    return
+                self._reconsider()
+                continue
             if not all(session.keep_reply for session in busy) and not mover_waits and gate.poll(pause):
                 silent_since = time.monotonic()
                 continue
@@ -478,6 +507,10 @@ class _Run:
         """The sessions of unfinished workers that the server has, and that nothing of ours holds."""
         unfinished = {w.name for w in self._workers.values() if not w.finished}
         return [s for s in self._gate.sessions() if s.busy and s.worker in unfinished and s.status]
+
+    def _opening(self) -> bool:
+        """Whether a session is on its way: on a busy machine the server takes its time to begin one."""
+        return any(not s.status for s in self._gate.sessions() if s.worker in self._workers)
 
     def _reconsider(self) -> None:
         for worker in self._workers.values():
@@ -507,6 +540,7 @@ class _Run:
         for session in busy:
             if not session.keep_reply:
                 session.keep_reply = True
+                self._waiting_since[session.number] = time.monotonic()
                 self.execution.waits += 1
                 label = session.latest.label if session.latest else ""
                 self.execution.steps.append((session.worker, f"{label} <waiting ...>"))
@@ -612,6 +646,29 @@ class _Run:
 
 def _is_idle(session: Session) -> bool:
     return session.quiet and session.status == "I"
+
+
+def _load() -> float:
+    """How much longer than on a quiet machine things may take; 1 or more.
+
+    Measured with a load of 15 on two processors: bytes were 150 ms on their way over loopback.
+    """
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)) if hasattr(os, "getloadavg") else 1.0
+
+
+def _threads_run() -> bool:
+    """Whether a thread of this process other than ours runs or would like to, as far as the system tells.
+
+    On a machine with more to do than processors, a worker may be silent for long with its answer before it.
+    """
+    ours = str(threading.get_native_id())
+    try:
+        for thread in Path("/proc/self/task").iterdir():
+            if thread.name != ours and (thread / "stat").read_text().rpartition(") ")[2][:1] in ("R", "D"):
+                return True
+    except OSError:
+        pass  # no Linux, or the thread has ended
+    return False
 
 
 def _reach(start: int, edges: Mapping[int, frozenset[int]]) -> Iterator[int]:

@@ -81,7 +81,7 @@ class LineExecutor:
         grace: float = GRACE,
         submit: Callable[[str, Callable[[], None]], None] | None = None,
     ) -> None:
-        if granularity not in ("instructions", "lines"):
+        if granularity not in ("instructions", "lines", "operations"):
             raise ValueError(f"no such granularity: {granularity}")
         self.level = granularity
         self.reason: str | None = None

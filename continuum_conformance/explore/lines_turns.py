@@ -80,6 +80,7 @@ class Worker:
         "ident",
         "name",
         "others",
+        "refused",
         "site",
         "started",
         "steps",
@@ -106,6 +107,8 @@ class Worker:
         self.after: set[Worker] = set()
         self.site = Site("start")
         self.steps = 0
+        # The lock that it was refused in this turn.
+        self.refused: Blocker | None = None
         self.touched: set[Touch] = set()
         self.error: BaseException | None = None
 
@@ -176,6 +179,9 @@ class Turns:
         self.by_ident.pop(get_ident(), None)
         with self._mutex:
             worker.alive = False
+            if self._abandoned:
+                self._call_up()
+                return
             if worker.detached:
                 worker.detached = False
                 if self._turn is not None:
@@ -277,9 +283,22 @@ class Turns:
         elif alone:
             _sleep(min(seconds, POLL))
 
-    def refused(self, worker: Worker) -> None:
-        """An attempt that does not wait was refused, because another worker was held (as NOWAIT is)."""
-        self.execution.gave_up.add(worker.name)
+    def attempt(self, worker: Worker, blocker: Blocker, site: Site) -> bool:
+        """The worker tries to get ``blocker`` without waiting, as NOWAIT does. Gives whether it got it.
+
+        Trying again what was refused in the same turn is refused again, so it is a pause: in ``while not
+        lock.acquire(blocking=False): pass`` each round would be a choice otherwise.
+        """
+        if worker.refused is blocker:
+            self.pause(worker, site, POLL)
+        else:
+            self.point(worker, site)
+        if blocker.take():
+            return True
+        worker.refused = blocker
+        if blocker.holder() not in (None, worker):
+            self.execution.gave_up.add(worker.name)
+        return False
 
     def foreign(self, what: str) -> None:
         """A thread that is no worker took part in the run."""
@@ -387,6 +406,7 @@ class Turns:
     def _park(self, worker: Worker) -> None:
         """Hold the thread until the worker has the turn."""
         worker.gate.acquire()
+        worker.refused = None
         if self._abandoned:
             raise Abandoned
         with self._mutex:

@@ -136,10 +136,8 @@ class ControlledLock:
             site = Site(f"{_place()} acquire {self.label}", self.touches)
             taken = turns.wait(worker, self, site, seconds=None if timeout == -1 else timeout)
         else:
-            turns.point(worker, Site(f"{_place()} try to acquire {self.label}", self.touches))
-            taken = self.take()
-            if not taken and self._holder not in (None, worker):
-                turns.refused(worker)
+            site = Site(f"{_place()} try to acquire {self.label}", self.touches)
+            taken = turns.attempt(worker, self, site)
         self._maker = None
         if taken:
             self._holder = worker
@@ -231,10 +229,8 @@ class ControlledRLock:
             site = Site(f"{_place()} acquire {self.label}", self.touches)
             taken = turns.wait(worker, self, site, seconds=None if timeout == -1 else timeout)
         else:
-            turns.point(worker, Site(f"{_place()} try to acquire {self.label}", self.touches))
-            taken = self.take()
-            if not taken and self._holder is not None:
-                turns.refused(worker)
+            site = Site(f"{_place()} try to acquire {self.label}", self.touches)
+            taken = turns.attempt(worker, self, site)
         if taken:
             self._holder = worker
         return taken

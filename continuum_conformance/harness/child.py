@@ -13,7 +13,7 @@ import pickle
 import sys
 from typing import Any
 
-from continuum_conformance.harness.subject import CALL_LIMIT, Handle, Subject
+from continuum_conformance.harness.subject import CALL_LIMIT, Handle, HarnessError, Subject
 from continuum_conformance.model import Kind, Outcome
 from continuum_conformance.model.tagged import Opaque, decode_operation, encode_outcome
 
@@ -54,9 +54,12 @@ def _main(requests: int, answers: int) -> None:
             if "call" in request and handle is not None:
                 answer(_encoded(handle.call(decode_operation(request["call"]))))
             elif "close" in request:
-                if handle is not None:
-                    handle.close()
-                answer({"closed": True})
+                try:
+                    if handle is not None:
+                        handle.close()
+                    answer({"closed": True})
+                except HarnessError as error:
+                    answer({"failed": str(error), "detail": error.detail})
                 break
             else:
                 try:

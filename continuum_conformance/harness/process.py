@@ -9,9 +9,10 @@ from __future__ import annotations
 import base64
 import json
 import os
-import select
+import selectors
 import subprocess
 import sys
+import tempfile
 import time
 from types import TracebackType
 from typing import Any
@@ -51,18 +52,19 @@ class SecondProcess:
         theirs, ours_out = os.pipe()
         ours_in, answers = os.pipe()
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - no pipe: nobody reads it while the process runs
         self._process = subprocess.Popen(
             [sys.executable, "-m", "continuum_conformance.harness.child", str(theirs), str(answers)],
             pass_fds=(theirs, answers),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stderr=self._errors,
             env=environment,
         )
         os.close(theirs)
         os.close(answers)
-        self._out = os.fdopen(ours_out, "wb", buffering=0)
-        self._in = ours_in
+        os.set_blocking(ours_out, False)
+        self._out, self._in = ours_out, ours_in
         self._buffer = b""
         try:
             opened = self._ask(_recipe(subject), self._limit * 4)
@@ -84,15 +86,16 @@ class SecondProcess:
         return decode_outcome(self._ask({"call": encode_operation(operation)}, self._limit * 2))
 
     def _ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
-        try:
-            self._out.write(json.dumps(request).encode() + b"\n")
-        except BrokenPipeError:
-            raise HarnessError(f"the second process has gone: {self._last_words()}") from None
         deadline = time.monotonic() + seconds
+        unsent = memoryview(json.dumps(request).encode() + b"\n")
+        while unsent:
+            self._wait(self._out, selectors.EVENT_WRITE, deadline, seconds)
+            try:
+                unsent = unsent[os.write(self._out, unsent) :]
+            except BrokenPipeError:
+                raise HarnessError(f"the second process has gone: {self._last_words()}") from None
         while b"\n" not in self._buffer:
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self._in], [], [], left)[0]:
-                raise HarnessError(f"the second process gave no answer within {seconds:g} s")
+            self._wait(self._in, selectors.EVENT_READ, deadline, seconds)
             chunk = os.read(self._in, 1 << 20)
             if not chunk:
                 raise HarnessError(f"the second process has gone: {self._last_words()}")
@@ -101,19 +104,31 @@ class SecondProcess:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
+    @staticmethod
+    def _wait(pipe: int, event: int, deadline: float, seconds: float) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(pipe, event)
+            if not selector.select(max(0.0, deadline - time.monotonic())):
+                raise HarnessError(f"the second process gave no answer within {seconds:g} s")
+
     def _last_words(self) -> str:
         try:
-            _, errors = self._process.communicate(timeout=5)
+            self._process.wait(5)
         except subprocess.TimeoutExpired:
             return "(it still runs)"
-        tail = errors.decode("utf-8", "replace").strip().splitlines()[-6:]
+        self._errors.seek(0)
+        tail = self._errors.read().decode("utf-8", "replace").strip().splitlines()[-6:]
         return f"exit code {self._process.returncode}: {' / '.join(tail) or 'it said nothing'}"
 
     def close(self) -> None:
-        """Close the handle there, cleanly, and end the process."""
-        if self._process.poll() is None:
-            self._ask({"close": True}, self._limit * 2)
-        self._finish()
+        """Close the handle there, cleanly, and end the process. Raises `HarnessError`, the process ended all the same."""
+        try:
+            if self._process.poll() is None:
+                closed = self._ask({"close": True}, self._limit * 2)
+                if "failed" in closed:
+                    raise HarnessError(f"in a second process, {closed['failed']}", closed.get("detail", ""))
+        finally:
+            self._finish()
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -122,17 +137,17 @@ class SecondProcess:
         self._finish()
 
     def _finish(self) -> None:
-        self._out.close()
+        if self._in < 0:
+            return
+        os.close(self._out)
         try:
             self._process.wait(self._limit)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        if self._process.stderr is not None:
-            self._process.stderr.close()
-        if self._in >= 0:
-            os.close(self._in)
-            self._in = -1
+        self._errors.close()
+        os.close(self._in)
+        self._in = -1
 
     def __enter__(self) -> SecondProcess:
         return self

@@ -13,6 +13,9 @@ import inspect
 import pickle
 import traceback
 from collections.abc import Callable, Collection
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -20,10 +23,13 @@ from continuum_conformance.contract.capabilities import CAPABILITIES, EXTENSIONS
 from continuum_conformance.contract.errors import JournalError
 from continuum_conformance.contract.records import Instance
 from continuum_conformance.contract.targets import TargetError, harness_of, needs_of
+from continuum_conformance.contract.terms import shown
 from continuum_conformance.harness.threads import AdapterInterrupt, CallThread, Hung, LoopThread
 from continuum_conformance.model import Garbage, Kind, Operation, Outcome, normalise
 
 __all__ = ["CALL_LIMIT", "Handle", "HarnessError", "Subject"]
+
+_HERE = Path(__file__).parent
 
 CALL_LIMIT = 10.0
 """Seconds within which a call must come back; longer is a hang, which is a finding."""
@@ -50,10 +56,11 @@ def declared(harness: Any) -> frozenset[str]:
         )
     if isinstance(given, str) or not isinstance(given, Collection):
         raise TargetError(f"`capabilities` must be a set of strings, not {given!r}")
-    unknown = [str(name) for name in given if name not in CAPABILITIES and name not in EXTENSIONS]
+    known = {*CAPABILITIES, *EXTENSIONS}
+    unknown = [shown(name) for name in given if not isinstance(name, str) or name not in known]
     if unknown:
         raise TargetError(
-            f"unknown capability {', '.join(map(repr, sorted(unknown)))}; the contract has {', '.join((*CAPABILITIES, *EXTENSIONS))}"
+            f"unknown capability {', '.join(sorted(unknown))}; the contract has {', '.join((*CAPABILITIES, *EXTENSIONS))}"
         )
     return frozenset(given)
 
@@ -86,7 +93,7 @@ class Handle:
             then: called after the call's first step: on return in the sync form, at the first suspension in
                 the async form (TRM-4).
         """
-        method = getattr(self.journal, operation.name, None)
+        method = self._method(operation.name)
         if method is None:
             return Outcome(
                 Kind.ERROR, error="NotImplementedError", message=f"the journal has no {operation.name}"
@@ -111,9 +118,17 @@ class Handle:
             return self._outcome_of(error)
         return self._answered(operation, value)
 
+    def _method(self, name: str) -> Callable[..., Any] | None:
+        """The journal's method; where even looking it up raises, one that raises that."""
+        try:
+            found: Callable[..., Any] | None = getattr(self.journal, name, None)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a __getattr__ of the author's
+            return partial(_raise, error)
+        return found
+
     def direct(self, operation: Operation) -> Outcome:
         """Carry out an operation of a sync journal in the calling thread, without a time limit. Never raises."""
-        method = getattr(self.journal, operation.name, None)
+        method = self._method(operation.name)
         if method is None:
             return Outcome(
                 Kind.ERROR, error="NotImplementedError", message=f"the journal has no {operation.name}"
@@ -126,7 +141,7 @@ class Handle:
 
     async def direct_async(self, operation: Operation) -> Outcome:
         """Carry out an operation of an async journal in the calling task. Raises only ``CancelledError``."""
-        method = getattr(self.journal, operation.name, None)
+        method = self._method(operation.name)
         if method is None:
             return Outcome(
                 Kind.ERROR, error="NotImplementedError", message=f"the journal has no {operation.name}"
@@ -150,24 +165,24 @@ class Handle:
 
     def _outcome_of(self, error: BaseException) -> Outcome:
         detail = _trace(error)
+        raw = Outcome.raised(error, detail)
         if isinstance(error, NotImplementedError):
-            return Outcome(Kind.ERROR, error="NotImplementedError", message=str(error), detail=detail)
-        if isinstance(error, JournalError):
-            return Outcome.raised(error, detail)
+            return replace(raw, kind=Kind.ERROR, error="NotImplementedError")
         translate = getattr(self._harness, "translate", None)
-        if callable(translate):
-            try:
-                translated = translate(error)
-            except Exception as wrong:  # noqa: BLE001 - the author's code
-                return Outcome(
-                    Kind.RAW,
-                    error=type(error).__name__,
-                    message=f"{error} (and translate() raised {type(wrong).__name__}: {wrong})",
-                    detail=detail,
-                )
-            if isinstance(translated, JournalError):
-                return Outcome.raised(translated, detail)
-        return Outcome.raised(error, detail)
+        if isinstance(error, JournalError) or not callable(translate):
+            return raw
+        try:
+            translated = translate(error)
+        except KeyboardInterrupt:
+            raise  # Ctrl-C: this runs in our own thread
+        except BaseException as wrong:  # noqa: BLE001 - the author's code
+            return replace(raw, message=f"{raw.message} (and translate() raised {_said(wrong)})")
+        if isinstance(translated, JournalError):
+            return Outcome.raised(translated, detail)
+        if translated is not None:
+            odd = f"translate() gave {shown(translated)}, which is no JournalError"
+            return replace(raw, message=f"{raw.message} (and {odd})")
+        return raw
 
     def inside(self, act: Callable[[], Any]) -> Any:
         """Run something in the thread in which the journal is called. Raises what it raises."""
@@ -187,11 +202,9 @@ def outcome_of_value(name: str, value: Any) -> Outcome:
         answer, remark = normalise(name, value)
     except Garbage as garbage:
         return Outcome(Kind.GARBAGE, message=str(garbage))
-    except Exception as error:  # noqa: BLE001 - a foreign record's attributes may be properties that raise
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a foreign record's properties may raise anything
         return Outcome(
-            Kind.GARBAGE,
-            message=f"the answer cannot be read: {type(error).__name__}: {error}",
-            detail=_trace(error),
+            Kind.GARBAGE, message=f"the answer cannot be read: {_said(error)}", detail=_trace(error)
         )
     return Outcome.of(answer, remark)
 
@@ -200,14 +213,20 @@ async def _awaited(value: Any) -> Any:
     return await value if inspect.isawaitable(value) else value
 
 
+def _raise(error: BaseException, *_arguments: Any) -> Any:
+    raise error
+
+
+def _said(error: BaseException) -> str:
+    """An exception's name and text, whatever its __str__ does."""
+    raw = Outcome.raised(error)
+    return f"{type(error).__name__}: {raw.message}" if raw.message else type(error).__name__
+
+
 def _trace(error: BaseException) -> str:
     try:
         frames = traceback.extract_tb(error.__traceback__)
-        kept = [
-            frame
-            for frame in frames
-            if "continuum_conformance/harness" not in frame.filename.replace("\\", "/")
-        ]
+        kept = [frame for frame in frames if Path(frame.filename).parent != _HERE]
         lines = traceback.format_list(kept[-12:]) + traceback.format_exception_only(error)
         return "".join(lines)
     except Exception as wrong:  # noqa: BLE001 - a foreign exception may not even print
@@ -268,12 +287,7 @@ class Subject:
         Raises:
             HarnessError: when the author's ``open`` raises, hangs, or returns no journal.
         """
-        harness = self.harness
-        if "postgres" in self.needs:
-            harness = copy.copy(harness)
-            harness.dsn = self.dsn
-        if "directory" in self.needs:
-            harness.directory = self.directory
+        harness = self._guard("setting the harness's dsn or directory", self._equipped)
         if self._loop is not None and not self._loop.alive(self.limit):
             self._loop = LoopThread()  # a call that hung blocks the old one
         if self._loop is None and (
@@ -285,12 +299,16 @@ class Subject:
             thread = CallThread(f"journal-{worker}")
             try:
                 journal = self._guard("open()", lambda: thread.run(harness.open, self.limit * 3))
+                if not _is_async(journal) and not inspect.iscoroutine(journal):
+                    return self._adopt(harness, journal, worker, thread)
             except HarnessError as error:
                 if "event loop" not in str(error):
+                    thread.stop()
                     raise
                 journal = None
-            if journal is not None and not _is_async(journal):
-                return self._adopt(harness, journal, worker, thread)
+            if inspect.iscoroutine(journal):
+                journal.close()  # open() is a plain function that gives one
+                journal = None
             # An async journal must be opened on the loop on which it will be called.
             self._loop = LoopThread()
             handle = self._open_on(self._loop, harness, worker)
@@ -299,6 +317,16 @@ class Subject:
             thread.stop()
             return handle
         return self._open_on(self._loop, harness, worker)
+
+    def _equipped(self) -> Any:
+        """The harness, bearing what the kit provides."""
+        harness = self.harness
+        if "postgres" in self.needs:
+            harness = copy.copy(harness)
+            harness.dsn = self.dsn
+        if "directory" in self.needs:
+            harness.directory = self.directory
+        return harness
 
     def _open_on(self, loop: LoopThread, harness: Any, worker: str) -> Handle:
         journal = self._guard("open()", lambda: loop.run(lambda: _opened(harness), self.limit * 3))
@@ -314,7 +342,7 @@ class Subject:
         ]
         if missing:
             raise HarnessError(
-                f"open() returned {journal!r:.80}, which is no journal: it has no {', '.join(missing)}"
+                f"open() returned {shown(journal, 80)}, which is no journal: it has no {', '.join(missing)}"
             )
         _, uses = self._uses.get(id(journal), (journal, 0))
         self._uses[id(journal)] = (journal, uses + 1)
@@ -339,10 +367,12 @@ class Subject:
             return act()
         except Hung as hung:
             raise HarnessError(f"{what} did not come back: {hung}", hung.stack) from None
+        except AdapterInterrupt as interrupt:
+            raise HarnessError(f"{what} raised KeyboardInterrupt", _trace(interrupt.error)) from None
+        except KeyboardInterrupt:
+            raise  # Ctrl-C while we waited
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                raise
-            raise HarnessError(f"{what} raised {type(error).__name__}: {error}", _trace(error)) from error
+            raise HarnessError(f"{what} raised {_said(error)}", _trace(error)) from error
 
     def close(self, handle: Handle) -> None:
         """Close a handle after its last use.

@@ -7,16 +7,20 @@ the stack where it hangs is part of the finding.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import threading
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any
 
 __all__ = ["AdapterInterrupt", "CallThread", "Hung", "LoopThread"]
+
+_HERE = Path(__file__).parent
 
 
 class Hung(Exception):
@@ -35,8 +39,8 @@ def _stack_of(ident: int | None) -> str:
 
 
 def _format(frame: FrameType) -> str:
-    kit = ("harness/threads.py", "harness\\threads.py", "/threading.py")
-    entries = [e for e in traceback.extract_stack(frame) if not e.filename.endswith(kit)]
+    kit = (__file__, threading.__file__)
+    entries = [e for e in traceback.extract_stack(frame) if e.filename not in kit]
     return "".join(traceback.format_list(entries)) or "(no Python frame)"
 
 
@@ -44,7 +48,7 @@ class AdapterInterrupt(Exception):
     """A KeyboardInterrupt that the adapter itself raised; a bare one is the user's, who wants the run to end."""
 
     def __init__(self, error: KeyboardInterrupt) -> None:
-        super().__init__(f"KeyboardInterrupt: {error}")
+        super().__init__("the adapter raised KeyboardInterrupt")
         self.error = error
 
 
@@ -91,6 +95,7 @@ class LoopThread:
     def __init__(self) -> None:
         self._ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping = False
         self._thread = threading.Thread(target=self._work, name="journal-loop", daemon=True)
         self._thread.start()
         self._ready.wait()
@@ -102,7 +107,10 @@ class LoopThread:
         self._loop = loop
         loop.call_soon(self._ready.set)
         try:
-            loop.run_forever()
+            while not self._stopping:
+                # A task of the adapter's own that exits, or that stops the loop, must not end it.
+                with contextlib.suppress(SystemExit, KeyboardInterrupt):
+                    loop.run_forever()
         finally:
             _drain(loop)
 
@@ -123,20 +131,20 @@ class LoopThread:
             limit: seconds.
             then: called once the coroutine has taken its first step (TRM-4).
         """
-        task: list[asyncio.Task[Any]] = []
+        task: list[asyncio.Task[tuple[bool, Any]]] = []
 
-        async def outer() -> Any:
+        async def outer() -> tuple[bool, Any]:
             async def inner() -> Any:
                 return await make()
 
-            running = asyncio.ensure_future(inner())
+            running = asyncio.ensure_future(_shielded(inner()))
             task.append(running)
             if then is not None:
                 await asyncio.sleep(0)
                 then()
             return await running
 
-        future: Future[Any] = asyncio.run_coroutine_threadsafe(_shielded(outer()), self.loop)
+        future: Future[tuple[bool, Any]] = asyncio.run_coroutine_threadsafe(outer(), self.loop)
         try:
             fine, answer = future.result(limit)
         except TimeoutError:
@@ -157,12 +165,13 @@ class LoopThread:
 
     def stop(self) -> None:
         """Cancel what is left on the loop and end its thread."""
+        self._stopping = True
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(5)
 
 
 async def _shielded(inner: Coroutine[Any, Any, Any]) -> tuple[bool, Any]:
-    # SystemExit and KeyboardInterrupt raised on a loop would end the loop itself.
+    # SystemExit and KeyboardInterrupt that leave a task would end the loop itself.
     try:
         return True, await inner
     except BaseException as error:  # noqa: BLE001 - the adapter's code: all that it raises is its answer
@@ -184,7 +193,7 @@ def _task_stack(task: asyncio.Task[Any]) -> str:
     awaited: Any = task.get_coro()
     while awaited is not None:
         frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
-        if frame is not None and "harness" not in frame.f_code.co_filename:
+        if frame is not None and Path(frame.f_code.co_filename).parent != _HERE:
             lines.extend(traceback.format_list(traceback.extract_stack(frame, limit=1)))
         awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
     return "".join(lines)

@@ -31,6 +31,8 @@ class Case:
         entries: its operations in the order of invocation.
         problem: makes the problem that decides.
         telling: makes the problem that gives reasons.
+        later: makes the case of the rest, from where an order of some of the operations leads; None where that is
+            not known.
         foresees: whether the deciding problem uses later answers to rule out earlier choices; then the operation at
             which it is blocked is not yet the end of the shortest prefix.
     """
@@ -39,6 +41,7 @@ class Case:
     entries: Sequence[Recorded]
     problem: Build
     telling: Build
+    later: Callable[[Sequence[Recorded], list[Recorded]], Case | None]
     foresees: bool
 
 

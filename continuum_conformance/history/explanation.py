@@ -6,6 +6,7 @@ too large to be made small, the explanation is larger and still right.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,20 +14,23 @@ from continuum_conformance.history.recording import Recorded
 from continuum_conformance.history.search import Problem, decide
 from continuum_conformance.history.verdict import Attempt, Explanation
 from continuum_conformance.history.wording import headline, tell
-from continuum_conformance.model import Impossible
+from continuum_conformance.model import READS, Impossible
 
 if TYPE_CHECKING:
     from continuum_conformance.history.deciding import Case
 
 __all__ = ["explain"]
 
-JUDGED = 400_000
+JUDGED = 100_000
 """How many operations may be judged again, in all, to make a counterexample smaller."""
 STATES = 200_000
 """How many states each of these judgements may visit."""
+LONG, RECENT = 300, 40
+"""Of a prefix longer than the one, only so many operations at its end are looked at closely."""
 TRIED = 4_000
-"""How many steps may be tried to list the orders, and how many of the orders are told."""
+"""How many steps may be tried to list the orders,"""
 TOLD = 12
+"""and how many of the orders are told."""
 
 
 def explain(case: Case, blocked: int) -> Explanation:
@@ -36,17 +40,26 @@ def explain(case: Case, blocked: int) -> Explanation:
         case: the part; its search has found that there is no order.
         blocked: the operation whose return no order reached.
     """
-    if case.foresees:
-        blocked = _decisive(case, blocked)
-    decisive = case.entries[blocked]
+    decisive = case.entries[_decisive(case, blocked) if case.foresees else blocked]
     prefix = [entry for entry in case.entries if _begun(entry, decisive)]
-    kept = _smallest(case, prefix, decisive)
-    needed = _needed(case, kept, decisive)
-    attempts, more = _attempts(case, kept, decisive)
+    near, close = _close(case, prefix, decisive)
+    kept = _smallest(near, close, decisive)
+    needed = _needed(near, kept, decisive)
+    attempts, more = _attempts(near, kept, decisive)
     first = headline(needed, decisive)
-    text = tell(first, kept, decisive, attempts, more)
+    earlier = len(prefix) - len(close)
+    text = tell(first, kept, decisive, attempts, more, earlier)
     return Explanation(
-        case.key, tuple(prefix), decisive, tuple(kept), tuple(needed), tuple(attempts), more, first, text
+        case.key,
+        tuple(prefix),
+        decisive,
+        tuple(kept),
+        tuple(needed),
+        tuple(attempts),
+        more,
+        earlier,
+        first,
+        text,
     )
 
 
@@ -55,27 +68,60 @@ def _begun(entry: Recorded, decisive: Recorded) -> bool:
     return entry is decisive or (decisive.returned is not None and entry.invoked <= decisive.returned)
 
 
-def _explained(case: Case, entries: Sequence[Recorded], last: int, *, inclusive: bool) -> bool | None:
+def _explained(
+    case: Case, entries: Sequence[Recorded], last: Recorded, *, inclusive: bool = True
+) -> bool | None:
     """Whether an order explains these operations up to a return; None when that took too long to find out."""
-    found = decide(case.problem(entries, last, inclusive), STATES + 50 * len(entries))
+    entries = [entry for entry in entries if _begun(entry, last)]
+    found = decide(case.problem(entries, _index(entries, last), inclusive), STATES + 50 * len(entries))
     return None if found is None else found.order is not None
 
 
-def _decisive(case: Case, fallback: int) -> int:
-    """The operation whose return ends the shortest prefix that no order explains."""
-    returns = [index for index, entry in enumerate(case.entries) if not entry.unknown]
-    returns.sort(key=lambda index: (case.entries[index].returned, index))
-    low, high = 0, len(returns) - 1
-    while low < high:
-        middle = (low + high) // 2
-        explained = _explained(case, case.entries, returns[middle], inclusive=True)
-        if explained is None:
-            return fallback
-        if explained:
-            low = middle + 1
-        else:
-            high = middle
-    return returns[low]
+def _index(entries: Sequence[Recorded], wanted: Recorded) -> int:
+    return next(index for index, entry in enumerate(entries) if entry is wanted)
+
+
+def _decisive(case: Case, blocked: int) -> int:
+    """The operation whose return ends the shortest prefix that no order explains.
+
+    Orders were found up to the blocked one's return, so it is that one or a later one. What makes a later one
+    fail is what the search foresaw, and that is told by reads: so the reads are asked before the rest.
+    """
+    entries = case.entries
+    returns = [index for index, entry in enumerate(entries) if not entry.unknown]
+    returns.sort(key=lambda index: (entries[index].returned, index))
+    del returns[: returns.index(blocked)]
+    end = len(returns) - 1
+
+    def wrong(place: int) -> bool:
+        return place == end or _explained(case, entries, entries[returns[place]]) is False
+
+    if wrong(0):
+        return blocked
+    reads = [place for place in range(1, end) if entries[returns[place]].operation.name in READS]
+    marks = [0, *reads, end]
+    mark = bisect_left(marks, True, lo=1, hi=len(marks) - 1, key=wrong)
+    place = marks[mark]
+    if _explained(case, entries, entries[returns[place]], inclusive=False):
+        return returns[place]
+    return returns[bisect_left(range(place), True, lo=marks[mark - 1] + 1, key=wrong)]
+
+
+def _close(case: Case, prefix: list[Recorded], decisive: Recorded) -> tuple[Case, list[Recorded]]:
+    """The part of a long prefix to look at closely, and the case that begins where an order of the rest ends.
+
+    Whatever order the rest had, nothing explains the history; so nothing explains it from there either.
+    """
+    if len(prefix) <= LONG:
+        return case, prefix
+    found = decide(case.problem(prefix, _index(prefix, decisive), False), STATES + 50 * len(prefix))
+    if found is None or found.order is None:
+        return case, prefix
+    settled = list(found.order[:-RECENT])
+    taken = set(settled)
+    rest = [entry for index, entry in enumerate(prefix) if index not in taken]
+    later = case.later([prefix[index] for index in settled], rest)
+    return (case, prefix) if later is None else (later, rest)
 
 
 def _smallest(case: Case, prefix: list[Recorded], decisive: Recorded) -> list[Recorded]:
@@ -109,15 +155,10 @@ def _smallest(case: Case, prefix: list[Recorded], decisive: Recorded) -> list[Re
 
 
 def _same_fault(case: Case, entries: list[Recorded], decisive: Recorded) -> bool:
-    last = _index(entries, decisive)
     return (
-        _explained(case, entries, last, inclusive=True) is False
-        and _explained(case, entries, last, inclusive=False) is True
+        _explained(case, entries, decisive) is False
+        and _explained(case, entries, decisive, inclusive=False) is True
     )
-
-
-def _index(entries: Sequence[Recorded], wanted: Recorded) -> int:
-    return next(index for index, entry in enumerate(entries) if entry is wanted)
 
 
 def _needed(case: Case, kept: list[Recorded], decisive: Recorded) -> list[Recorded]:
@@ -127,7 +168,7 @@ def _needed(case: Case, kept: list[Recorded], decisive: Recorded) -> list[Record
         for entry in kept:
             if entry is not decisive:
                 rest = [other for other in kept if other is not entry]
-                if _explained(case, rest, _index(rest, decisive), inclusive=True):
+                if _explained(case, rest, decisive):
                     needed.append(entry)
     return [*needed, decisive]
 

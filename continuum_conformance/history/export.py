@@ -132,6 +132,7 @@ def verdict_data(verdict: Verdict) -> dict[str, Any]:
                 for attempt in why.attempts
             ],
             "more": why.more,
+            "earlier": why.earlier,
         }
     return data
 

@@ -27,7 +27,7 @@ from itertools import accumulate
 from typing import Any
 
 from continuum_conformance.contract.arguments import check_event
-from continuum_conformance.contract.errors import InvalidArgument, NotDurable
+from continuum_conformance.contract.errors import ERRORS, InvalidArgument, NotDurable
 from continuum_conformance.history.deciding import Case, decide_cases, split
 from continuum_conformance.history.journal_model import (
     after_unknown,
@@ -42,7 +42,17 @@ from continuum_conformance.history.linearizability import ModelProblem
 from continuum_conformance.history.recording import Recorded
 from continuum_conformance.history.search import Problem, timeline
 from continuum_conformance.history.verdict import Verdict
-from continuum_conformance.model import EMPTY, READS, Impossible, Operation, RunModel, Specification, World
+from continuum_conformance.model import (
+    EMPTY,
+    READS,
+    Impossible,
+    Kind,
+    Operation,
+    Outcome,
+    RunModel,
+    Specification,
+    World,
+)
 
 __all__ = ["judge"]
 
@@ -86,20 +96,61 @@ def _key(operation: Operation) -> Hashable:
 def _case(specification: Specification, world: World, key: Any, part: list[Recorded]) -> Case:
     run = world.get(key)
     entries = [entry for entry in part if not (entry.unknown and entry.operation.name in READS)]
+    numbering = _Numbering()
 
     def problem(chosen: Sequence[Recorded], last: int | None, inclusive: bool) -> Problem:
-        return RunProblem(specification, key, run, chosen, last, inclusive)
+        # The numbers are kept for the many small questions of an explanation, not beside a long history.
+        numbers = _Numbering() if last is None else numbering
+        return RunProblem(specification, key, run, chosen, last, inclusive, numbers)
 
     def telling(chosen: Sequence[Recorded], last: int | None, inclusive: bool) -> Problem:
         return ModelProblem(journal_model(specification, world), key, chosen, last, inclusive)
 
-    return Case(key, entries, problem, telling, foresees=True)
+    def later(order: Sequence[Recorded], rest: list[Recorded]) -> Case | None:
+        after = RunProblem(specification, key, run, order).run_at_end()
+        return _case(specification, EMPTY if after is None else {key: after}, key, rest)
+
+    return Case(key, entries, problem, telling, later, foresees=True)
+
+
+class _Numbering:
+    """Numbers for events, equal ones alike."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[Hashable, int] = {}
+        self._lists: dict[int, list[int] | None] = {}
+
+    def of(self, event: Any) -> int:
+        """The number of an event, but for its seq. Raises ``TypeError`` where its keys are no strings."""
+        return self._numbers.setdefault(event_key(event), len(self._numbers))
+
+    def of_list(self, start: int, events: Sequence[Any]) -> list[int] | None:
+        """The numbers of consecutive events, the first of which has the given seq; None when their seqs differ."""
+        known = self._lists.get(id(events), NOT_YET)
+        if known is NOT_YET:
+            known = self._lists[id(events)] = self._list(start, events)
+        return known
+
+    def _list(self, start: int, events: Sequence[Any]) -> list[int] | None:
+        numbers = []
+        for place, event in enumerate(events, start):
+            seq = event.get("seq")
+            if type(seq) is not int or seq != place:
+                return None
+            try:
+                numbers.append(self.of(event))
+            except TypeError:  # nobody can have appended it
+                return None
+        return numbers
+
+
+NOT_YET: list[int] = []
 
 
 class _Core:
     """A run without its events."""
 
-    __slots__ = ("accepts", "number", "refused", "run", "world")
+    __slots__ = ("accepts", "number", "refused", "refuses", "run", "world")
 
     def __init__(self, key: Any, run: RunModel | None) -> None:
         self.run = run
@@ -107,6 +158,8 @@ class _Core:
         self.number = -1
         self.accepts: dict[Any, _Core | None] = {}
         """For a token, what a plain append under it leaves of the run; None when it is refused."""
+        self.refuses: dict[Any, frozenset[str]] = {}
+        """For a token, the errors with which a plain append under it may be refused."""
         self.refused: set[int] = set()
         """Operations that cannot happen here, however many events there are."""
 
@@ -125,6 +178,7 @@ class RunProblem(Problem):
         entries: its operations in the order of invocation.
         last: the operation whose return ends the timeline.
         inclusive: whether that return belongs to it.
+        numbering: numbers for the events.
     """
 
     def __init__(
@@ -135,9 +189,11 @@ class RunProblem(Problem):
         entries: Sequence[Recorded],
         last: int | None = None,
         inclusive: bool = True,
+        numbering: _Numbering | None = None,
     ) -> None:
         self._specification = specification
         self._key = key
+        self._run = run
         self._entries = entries
         unknown = [entry.unknown for entry in entries]
         self.time = timeline(
@@ -157,7 +213,7 @@ class RunProblem(Problem):
         ]
         self._numbers: dict[Hashable, int] = {}
         self._readable: bool | None = None
-        self._read_loads(() if run is None else run.events, last)
+        self._read_loads(() if run is None else run.events, last, numbering or _Numbering())
         self.initial: _State = (
             _Core(key, None if run is None else replace(run, events=())),
             0 if run is None else len(run.events),
@@ -165,12 +221,11 @@ class RunProblem(Problem):
 
     # -- what the history gives away --
 
-    def _read_loads(self, events: Sequence[Any], last: int | None) -> None:
+    def _read_loads(self, events: Sequence[Any], last: int | None, numbering: _Numbering) -> None:
         entries = self._entries
         returned = range(len(entries)) if last is None else (e >> 1 for e in self.time.events if e & 1)
         certain = [index for index in returned if entries[index].outcome.ok and not entries[index].unknown]
-        ids: dict[Hashable, int] = {}
-        self._due = [ids.setdefault(event_key(event), len(ids)) for event in events]
+        self._due = list(numbering.of_list(0, events) or ())
         """The events by number, as far as any load shows them; FREE where none does."""
         self._length = [NOWHERE] * len(entries)
         """How many events there are when a load takes place. One that may still return rules nothing out and
@@ -185,30 +240,22 @@ class RunProblem(Problem):
         # Whole ones first, the longest first: a pair with a snapshot does not show what stands before it.
         loads.sort(key=lambda load: (load[0] > 0, -load[0] - len(load[1])))
         for start, listed, index in loads:
-            if self._agrees(start, listed, ids):
+            if self._agrees(start, numbering.of_list(start, listed)):
                 self._length[index] = start + len(listed)
         self._appended = [NOTHING] * len(entries)
         self._relative = [False] * len(entries)
         """Whether an append is well formed at first sight and names no seq: then only the token matters."""
         for index, entry in enumerate(entries):
             if entry.operation.name == "append":
-                key, self._relative[index] = _appended(entry.operation.arguments["event"])
-                if key is not None:
-                    self._appended[index] = ids.setdefault(key, len(ids))
+                event, self._relative[index] = _appended(entry.operation.arguments["event"])
+                if event is not None:
+                    self._appended[index] = numbering.of(event)
         self._order_writers(len(events), certain)
 
-    def _agrees(self, start: int, listed: Sequence[Any], ids: dict[Hashable, int]) -> bool:
+    def _agrees(self, start: int, numbers: list[int] | None) -> bool:
         """Whether a load agrees with the longer ones before it; what it adds is noted."""
-        numbers = []
-        for place, event in enumerate(listed, start):
-            seq = event.get("seq")
-            if type(seq) is not int or seq != place:
-                return False
-            try:
-                key = event_key(event)
-            except TypeError:  # keys that are no strings: nobody can have appended that
-                return False
-            numbers.append(ids.setdefault(key, len(ids)))
+        if numbers is None:
+            return False
         due = self._due
         if start + len(numbers) <= len(due):
             part = due[start : start + len(numbers)]
@@ -285,6 +332,8 @@ class RunProblem(Problem):
                 return None
             # The events are judged above; what is left is the fence and the snapshot.
             outcome = replace(outcome, value=(outcome.value[0], []))
+        if self._relative[index] and outcome.kind is Kind.ERROR and outcome.error in ERRORS:
+            return state if self._refuses(core, operation, outcome) else None
         before = self._before_token[index]
         if before is not None and not _granted(core.run, before):
             return None
@@ -296,6 +345,21 @@ class RunProblem(Problem):
                 core.refused.add(index)
             return None
         return state if following is world else (self._core(following), count)
+
+    def _refuses(self, core: _Core, operation: Operation, outcome: Outcome) -> bool:
+        """Whether a plain append is refused with this error; it depends on the token alone."""
+        token = operation.arguments["lease_token"]
+        errors = core.refuses.get((token, type(token)))
+        if errors is None:
+            known = resolved(core.world, operation)
+            errors = frozenset(
+                error
+                for world in (core.world, known)
+                if world is not None
+                for error in self._specification.expect(world, operation).refusals
+            )
+            core.refuses[token, type(token)] = errors
+        return outcome.error in errors
 
     def effects(self, index: int, state: _State) -> Iterable[_State]:
         """See `Problem.effects`."""
@@ -318,6 +382,24 @@ class RunProblem(Problem):
         if core.number < 0:
             core.number = self._numbers.setdefault(run_key(core.run), len(self._numbers))
         return core.number << 48 | count
+
+    def run_at_end(self) -> RunModel | None:
+        """The run after all operations took effect in the order in which they are listed."""
+        core, count = self.initial
+        events = [] if self._run is None else list(self._run.events)
+        for index, entry in enumerate(self._entries):
+            state: _State | None = (core, count)
+            if entry.unknown:
+                state = next(iter(self.effects(index, (core, count))), state)
+            else:
+                state = self.step(index, (core, count))
+            if state is None:
+                raise ValueError("these operations were never in this order")
+            if state[1] > count:
+                event, _ = check_event(entry.operation.arguments["event"], max_depth=10**9)
+                events.append({**event, "seq": count})
+            core, count = state
+        return None if core.run is None else replace(core.run, events=tuple(events))
 
     def _appending(self, index: int, core: _Core, count: int) -> _Core | None:
         """The run after an append is accepted here (its lease's token may be known then); None if it cannot be."""
@@ -386,14 +468,14 @@ def _loaded(entry: Recorded) -> tuple[int | None, Sequence[Any]]:
     return (through + 1 if type(through) is int and through >= 0 else None), listed
 
 
-def _appended(event: Any) -> tuple[Hashable | None, bool]:
-    """An appended event's key, None for what nobody can append; and whether it is plain and names no seq."""
+def _appended(event: Any) -> tuple[Mapping[str, Any] | None, bool]:
+    """An appended event, None for what nobody can append; and whether it is plain and names no seq."""
     if type(event) is dict:
         kind = event.get("type")
         if type(kind) is str and kind and all(_plain(name, event[name]) for name in event):
-            return event_key(event), event.get("seq") is None
+            return event, event.get("seq") is None
     try:
-        return event_key(check_event(event, max_depth=10**9)[0]), False
+        return check_event(event, max_depth=10**9)[0], False
     except (InvalidArgument, NotDurable):
         return None, False
 

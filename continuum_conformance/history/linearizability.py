@@ -10,7 +10,7 @@ verdict = check_linearizable(history, register)
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from continuum_conformance.contract.terms import shown
@@ -91,7 +91,17 @@ def _case(model: Model[Any], key: Hashable, part: list[Recorded]) -> Case:
     def problem(chosen: Sequence[Recorded], last: int | None, inclusive: bool) -> Problem:
         return ModelProblem(model, key, chosen, last, inclusive)
 
-    return Case(key, entries, problem, problem, foresees=False)
+    def later(order: Sequence[Recorded], rest: list[Recorded]) -> Case | None:
+        going = ModelProblem(model, key, order)
+        state = going.initial
+        for index, entry in enumerate(order):
+            ways = list(going.effects(index, state)) if entry.unknown else [going.step(index, state)]
+            if len(ways) != 1:
+                return None
+            state = ways[0]
+        return _case(replace(model, init=lambda _key: state), key, rest)
+
+    return Case(key, entries, problem, problem, later, foresees=False)
 
 
 class ModelProblem(Problem):

@@ -56,6 +56,9 @@ class Explanation:
         needed: of these, the ones without which an order would be found: the story in short, the decisive one last.
         attempts: the orders of ``operations`` that were tried, those that came furthest first.
         more: whether there were more orders than ``attempts`` tells.
+        earlier: of a long prefix, how many operations were given an order beforehand and are looked at no closer;
+            ``operations`` begin where it ends.
+        headline: the story in a sentence.
         text: all of it for a person.
     """
 
@@ -66,6 +69,7 @@ class Explanation:
     needed: tuple[Recorded, ...]
     attempts: tuple[Attempt, ...]
     more: bool = False
+    earlier: int = 0
     headline: str = ""
     text: str = ""
 

@@ -147,11 +147,13 @@ def tell(
     decisive: Recorded,
     attempts: Sequence[Attempt],
     more: bool,
+    earlier: int = 0,
 ) -> str:
     """The failure in full: the headline, the operations with their overlaps, and the orders that were tried."""
     numbers = {id(entry): f"#{number}" for number, entry in enumerate(operations, 1)}
     hidden = max(0, len(operations) - LISTED)
-    lines = [f"{first}.", "", "The operations:"]
+    after = f", after {earlier:,} earlier ones that an order explains" if earlier else ""
+    lines = [f"{first[:1].upper()}{first[1:]}.", "", f"The operations{after}:"]
     if hidden:
         lines.append(f"  ({hidden} earlier ones are left out here)")
     shown_ones = operations[hidden:]

@@ -106,7 +106,9 @@ class Outcome:
                     Kind.ERROR,
                     error=name,
                     message=_text(error),
-                    path=error.path if isinstance(error, NotDurable) else None,
+                    path=str(error.path)
+                    if isinstance(error, NotDurable) and error.path is not None
+                    else None,
                     unknown=isinstance(error, JournalUnavailable) and bool(error.outcome_unknown),
                     detail=detail,
                 )

@@ -35,7 +35,7 @@ from continuum_conformance.contract.arguments import (
     check_ttl,
     is_canonical_uuid,
 )
-from continuum_conformance.contract.errors import InvalidArgument, NotDurable
+from continuum_conformance.contract.errors import ERRORS, InvalidArgument, NotDurable
 from continuum_conformance.contract.records import Lease, Run, RunState, Snapshot
 from continuum_conformance.contract.terms import check_durable, difference, equal, shown
 from continuum_conformance.model.operations import Kind, Operation, Outcome
@@ -224,7 +224,7 @@ class Specification:
                 due.describe(),
                 Aspect.ANSWER,
             )
-        raw = ("ATM-2",) if outcome.kind is Kind.RAW else ()
+        raw = ("ATM-2",) if outcome.kind is Kind.RAW or outcome.error not in ERRORS else ()
         if due.succeeds:
             return Impossible(
                 (*due.clauses, *(raw if due.refusals else ())),
@@ -285,7 +285,8 @@ class Specification:
         choices: dict[str, tuple[str, ...]] = {}
         event = arguments.get("event")
         if isinstance(event, Mapping):
-            terms.append(dict(event))
+            # An event's own keys are APP-4's matter, but no required terms where rich ones are undeclared.
+            terms.append(list(event.values()) if self.rich else dict(event))
             if type(event) is not dict:  # APP-4: other mappings are the adapter's choice
                 choices = {"InvalidArgument": ("APP-4",), "NotDurable": ("APP-4",)}
         steps = getattr(arguments.get("snapshot"), "steps_by_seq", None)

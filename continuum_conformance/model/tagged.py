@@ -16,6 +16,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from continuum_conformance.contract.journal import OPERATIONS
 from continuum_conformance.contract.records import Instance, Lease, Run, RunState, Snapshot
 from continuum_conformance.model.operations import Kind, Operation, Outcome
 
@@ -48,6 +49,13 @@ def _tag(name: str, value: Any) -> dict[str, Any]:
 
 def encode(term: Any) -> Any:
     """A term or a record as JSON data. Raises `Opaque` for what cannot be carried."""
+    try:
+        return _encode(term)
+    except RecursionError:
+        raise Opaque(f"a {type(term).__name__} that holds itself or is nested too deep") from None
+
+
+def _encode(term: Any) -> Any:
     cls = type(term)
     if term is None or cls is bool:
         return term
@@ -59,8 +67,8 @@ def encode(term: Any) -> Any:
         return _encode_list(term)
     if cls is dict:
         if all(type(key) is str for key in term) and "$" not in term and _all_plain(term):
-            return {key: encode(value) for key, value in term.items()}
-        return _tag("dict", [[encode(key), encode(value)] for key, value in term.items()])
+            return {key: _encode(value) for key, value in term.items()}
+        return _tag("dict", [[_encode(key), _encode(value)] for key, value in term.items()])
     writer = _WRITERS.get(cls)
     if writer is None:
         raise Opaque(f"a {cls.__name__}")
@@ -92,8 +100,8 @@ def _encode_list(term: list[Any]) -> Any:
     if depth == 10**6:
         raise Opaque("a list that holds itself")
     if depth > REPEATED:
-        return _tag("nest", [depth, encode(inner)])
-    return [encode(item) for item in term]
+        return _tag("nest", [depth, _encode(inner)])
+    return [_encode(item) for item in term]
 
 
 def _encode_bytes(data: bytes) -> Any:
@@ -105,23 +113,23 @@ def _encode_bytes(data: bytes) -> Any:
 _WRITERS: dict[type, Callable[[Any], Any]] = {
     float: lambda v: _tag("float", repr(v)),
     bytes: _encode_bytes,
-    tuple: lambda v: _tag("tuple", [encode(item) for item in v]),
-    set: lambda v: _tag("set", [encode(item) for item in v]),
-    frozenset: lambda v: _tag("frozenset", [encode(item) for item in v]),
+    tuple: lambda v: _tag("tuple", [_encode(item) for item in v]),
+    set: lambda v: _tag("set", [_encode(item) for item in v]),
+    frozenset: lambda v: _tag("frozenset", [_encode(item) for item in v]),
     Decimal: lambda v: _tag("decimal", str(v)),
     datetime: lambda v: _tag("datetime", _datetime(v)),
     date: lambda v: _tag("date", v.isoformat()),
     time: lambda v: _tag("time", v.isoformat()),
     timedelta: lambda v: _tag("timedelta", [v.days, v.seconds, v.microseconds]),
     UUID: lambda v: _tag("uuid", str(v)),
-    Instance: lambda v: _tag("Instance", [encode(v.name)]),
-    Lease: lambda v: _tag("Lease", [encode(part) for part in (v.run_id, v.owner, v.token)]),
+    Instance: lambda v: _tag("Instance", [_encode(v.name)]),
+    Lease: lambda v: _tag("Lease", [_encode(part) for part in (v.run_id, v.owner, v.token)]),
     Run: lambda v: _tag(
-        "Run", [encode(p) for p in (v.run_id, v.workflow, v.state.value, v.input, v.result, v.error)]
+        "Run", [_encode(p) for p in (v.run_id, v.workflow, v.state.value, v.input, v.result, v.error)]
     ),
     Snapshot: lambda v: _tag(
         "Snapshot",
-        [encode(p) for p in (v.run_id, v.through_seq, v.version_hash, v.taken_at, _steps(v.steps_by_seq))],
+        [_encode(p) for p in (v.run_id, v.through_seq, v.version_hash, v.taken_at, _steps(v.steps_by_seq))],
     ),
 }
 
@@ -143,25 +151,25 @@ def _read_datetime(value: list[Any]) -> datetime:
 
 
 def _nest(value: list[Any]) -> Any:
-    depth, inner = value[0], decode(value[1])
+    depth, inner = value[0], _decode(value[1])
     for _ in range(depth):
         inner = [inner]
     return inner
 
 
 def _items(value: list[Any]) -> list[Any]:
-    return [decode(item) for item in value]
+    return [_decode(item) for item in value]
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {
     "int": lambda v: int(v, 16),
     "float": float,
     "text": lambda v: "".join(map(chr, v)),
-    "repeat": lambda v: decode(v[0]) * v[1],
+    "repeat": lambda v: _decode(v[0]) * v[1],
     "repeat-bytes": lambda v: bytes([v[0]]) * v[1],
     "bytes": lambda v: base64.b64decode(v, validate=True),
     "nest": _nest,
-    "dict": lambda v: {decode(key): decode(value) for key, value in v},
+    "dict": lambda v: {_decode(key): _decode(value) for key, value in v},
     "tuple": lambda v: tuple(_items(v)),
     "set": lambda v: set(_items(v)),
     "frozenset": lambda v: frozenset(_items(v)),
@@ -173,19 +181,26 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "uuid": UUID,
     "Instance": lambda v: Instance(*_items(v)),
     "Lease": lambda v: Lease(*_items(v)),
-    "Run": lambda v: Run(decode(v[0]), decode(v[1]), RunState(v[2]), *_items(v[3:])),
+    "Run": lambda v: Run(_decode(v[0]), _decode(v[1]), RunState(v[2]), *_items(v[3:])),
     "Snapshot": lambda v: Snapshot(*_items(v)),
 }
 
 
 def decode(data: Any) -> Any:
     """The term or record that `encode` wrote. Raises ``ValueError`` for data that it cannot have written."""
+    try:
+        return _decode(data)
+    except RecursionError:
+        raise ValueError("the data are nested too deep") from None
+
+
+def _decode(data: Any) -> Any:
     if isinstance(data, list):
-        return [decode(item) for item in data]
+        return [_decode(item) for item in data]
     if not isinstance(data, dict):
         return data
     if "$" not in data:
-        return {key: decode(value) for key, value in data.items()}
+        return {key: _decode(value) for key, value in data.items()}
     reader = _READERS.get(data["$"]) if isinstance(data["$"], str) else None
     if reader is None or "v" not in data:
         raise ValueError(f"unknown tag {data['$']!r:.60}")
@@ -204,6 +219,8 @@ def encode_operation(operation: Operation) -> dict[str, Any]:
 def decode_operation(data: Mapping[str, Any]) -> Operation:
     """The operation that `encode_operation` wrote. Raises ``ValueError`` for anything else."""
     try:
+        if set(data["args"]) != set(OPERATIONS[data["op"]]):
+            raise ValueError(f"{data['op']} takes {', '.join(OPERATIONS[data['op']])}")
         arguments = {name: decode(value) for name, value in data["args"].items()}
         return Operation(data["op"], arguments, data["worker"])
     except (KeyError, AttributeError, TypeError) as error:

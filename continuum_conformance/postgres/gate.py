@@ -215,6 +215,7 @@ class Session:
         parked: where in its statement it is parked; empty when it is not.
         keep_reply: whether the answer to the group under way is kept back.
         replied: whether a whole answer is kept back now.
+        executed: how many groups of the present transaction executed something.
         latest: the last group that was forwarded and executes something.
     """
 
@@ -234,7 +235,7 @@ class Session:
         self._queue: deque[wire.Group] = deque()
         self._flight: deque[_Flight] = deque()
         self._described: deque[str] = deque()
-        self._worked = False  # whether the transaction has executed anything
+        self.executed = 0
         self._refused = False  # a COPY is on its way to be refused
         self._skipping = False  # the server ignores everything up to the next Sync
         self._cancelled = False
@@ -351,7 +352,7 @@ class Session:
 
     def _does_something(self, group: wire.Group) -> bool:
         if group.nature is wire.Nature.COMMITS:
-            return self._worked and self.status == "T"
+            return self.executed > 0 and self.status == "T"
         return True
 
     def _forward(self, group: wire.Group, *, delayed: bool = False) -> None:
@@ -369,7 +370,7 @@ class Session:
                     self._lose()
                     return
         if group.nature is not wire.Nature.PASSES:
-            self._worked = True
+            self.executed += 1
             self.latest = group
         if group.nature is wire.Nature.COPIES:
             self._refused = True
@@ -435,7 +436,7 @@ class Session:
             self.status = event.status
             self._skipping = self._refused = False
             if event.status == "I":
-                self._worked = self._cancelled = False
+                self.executed, self._cancelled = 0, False
         elif isinstance(event, wire.Failed):
             self.parked = ""
             self._described.clear()

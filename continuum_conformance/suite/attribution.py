@@ -35,6 +35,8 @@ def attribute(found: Impossible, step: Step, before: Sequence[Step]) -> tuple[st
     clauses = found.clauses
     if found.aspect is Aspect.REFUSED:
         clauses = _of_refusal(step, clauses)
+        if "FEN-3" in clauses and not _ever_leased(operation.key, before):
+            clauses = ("RUN-5", *clauses)
     elif found.aspect is Aspect.ANSWER and operation.name == "acquire" and "LEA-4" in clauses:
         clauses = ("LEA-4",) if found.message.startswith("the new token") else ("LEA-1",)
     if found.aspect in (Aspect.REFUSED, Aspect.WRONG_ERROR) and _after_error(step, before):
@@ -44,6 +46,8 @@ def attribute(found: Impossible, step: Step, before: Sequence[Step]) -> tuple[st
     suspect = _suspect(operation.key, before)
     if suspect is None:
         return found.clauses
+    if found.aspect is Aspect.EXISTENCE and suspect.operation.name in READS and "RUN-4" in found.clauses:
+        return ("RUN-4",)
     return _blame(found.aspect, step, suspect)
 
 
@@ -63,7 +67,7 @@ def _of_refusal(step: Step, clauses: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def by_necessity(steps: Sequence[Step], aspect: Aspect | None) -> tuple[str, ...]:
-    """What a minimal counterexample breaks beside the clauses of its last call, the closest first.
+    """What a minimal counterexample breaks in place of the clauses of its last call, the closest first; often nothing.
 
     No call of it can be left out. So a refused call that is still there left a trace, a read that is still there
     changed something, and a call on another run that is still there reached this one.
@@ -75,6 +79,8 @@ def by_necessity(steps: Sequence[Step], aspect: Aspect | None) -> tuple[str, ...
     *before, last = steps
     if aspect not in (Aspect.ACCEPTED, Aspect.REFUSED, Aspect.WRONG_ERROR):
         return ()
+    if last.outcome.kind is Kind.RAW or last.outcome.error == "JournalUnavailable":
+        return ("ATM-3",) if any(not step.outcome.ok for step in before) else ()
     found: list[str] = []
     for step in reversed(before):
         name, outcome = step.operation.name, step.outcome
@@ -119,6 +125,10 @@ def _about_lease(step: Step) -> bool:
     if step.outcome.ok:
         return any(error in step.due for error in LEASE_ERRORS)
     return step.outcome.error in LEASE_ERRORS
+
+
+def _ever_leased(key: tuple[object, object], before: Sequence[Step]) -> bool:
+    return any(step.operation.name == "acquire" and step.operation.key == key for step in before)
 
 
 def _after_error(step: Step, before: Sequence[Step]) -> bool:

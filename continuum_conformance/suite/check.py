@@ -14,6 +14,7 @@ from continuum_conformance.harness import HarnessError
 from continuum_conformance.model import Kind
 from continuum_conformance.suite import chapters, machine
 from continuum_conformance.suite.lab import Lab, Session
+from continuum_conformance.suite.races import chapter as races
 from continuum_conformance.suite.replay import minimise
 from continuum_conformance.suite.testing import Profile, Result, SuiteTest, registered, run_test
 from continuum_conformance.suite.violation import Violation
@@ -30,7 +31,7 @@ __all__ = [
     "verdict",
 ]
 
-_LOADED = (chapters, machine)
+_LOADED = (chapters, machine, races)
 
 MAX_HANGS = 4
 """So many tests may end in a hang; the rest is not run, since each costs its time limit."""
@@ -184,13 +185,12 @@ def _fails(result: Result) -> bool:
 
 def judge(session: Session, plan: Plan, results: list[Result]) -> list[Judgement]:
     """A verdict for every clause of the plan, and for every other one that was broken."""
+    _drop_assumptions(results)
     proofs: dict[str, tuple[Violation, bool]] = {}
     for result in results:
         found = result.violation
         for clause in found.clauses if found is not None else ():
-            if found is not None and (
-                clause not in proofs or _better(found, result, proofs[clause][0], clause)
-            ):
+            if found is not None and (clause not in proofs or _better(found, result, proofs[clause], clause)):
                 proofs[clause] = (found, result.exact)
     if session.single_handle:
         proofs.setdefault("APP-10", (_separate_stores(), True))
@@ -205,8 +205,34 @@ def judge(session: Session, plan: Plan, results: list[Result]) -> list[Judgement
     return judgements
 
 
-def _better(found: Violation, result: Result, known: Violation, clause: str) -> bool:
-    """Whether a proof tells more of a clause than the one that is known: its own test's does, then the smaller."""
+SAME_FAULT = 3
+"""Tests about so many different clauses that come down to the same calls have met one fault, which is none of theirs."""
+
+
+def _drop_assumptions(results: list[Result]) -> None:
+    """Leave a fault that many tests ran into to the clauses that the model cites for it.
+
+    A run that is born in the wrong state fails nearly every test; that each of their clauses is broken does not
+    follow. What they are about could not be tried.
+    """
+    about: dict[tuple[object, ...], set[str]] = {}
+    for result in results:
+        if result.violation is not None:
+            about.setdefault(result.violation.shape, set()).add(result.test.clauses[0])
+    for result in results:
+        found = result.violation
+        if found is None or not found.assumed or len(about[found.shape]) < SAME_FAULT:
+            continue
+        cited = tuple(clause for clause in found.clauses if clause not in found.assumed)
+        if cited:
+            found.clauses = cited
+
+
+def _better(found: Violation, result: Result, best: tuple[Violation, bool], clause: str) -> bool:
+    """Whether a proof tells more of a clause than the best so far: one that comes back, its own test's, the smaller."""
+    known, exact = best
+    if result.exact != exact:
+        return result.exact
     own = found.clauses[0] == clause and clause in result.test.clauses
     other = known.clauses[0] == clause
     if own != other:

@@ -11,7 +11,7 @@ import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -22,7 +22,7 @@ from continuum_conformance.contract.errors import NotDurable
 from continuum_conformance.contract.journal import OPERATIONS
 from continuum_conformance.contract.records import Instance, Lease, RunState, Snapshot
 from continuum_conformance.contract.terms import check_durable, copy_term, difference
-from continuum_conformance.harness import SecondProcess, Subject
+from continuum_conformance.harness import HarnessError, SecondProcess, Subject
 from continuum_conformance.model import (
     EMPTY,
     Aspect,
@@ -132,6 +132,12 @@ class Session:
             for act in self.at_close:
                 act()
             self.subject.shutdown()
+
+    def renew_handles(self) -> None:
+        """Begin with handles that nothing has gone wrong on. One that cannot even be closed is left behind."""
+        for worker in list(self._handles):
+            with suppress(HarnessError):
+                self.close(worker)
 
     def close_handles(self) -> None:
         """Close every handle. Raises `HarnessError` when the author's ``close`` fails."""
@@ -265,6 +271,8 @@ class Lab:
         if isinstance(verdict, Impossible):
             clauses = attribute(verdict, step, self.steps)
             self.steps.append(replace(step, due=verdict.expected))
+            if outcome.kind is Kind.RAW or outcome.error == "JournalUnavailable":
+                self.session.renew_handles()  # else one broken connection fails every test after this one
             raise self._violation(clauses, verdict.message, outcome, verdict.aspect)
         if outcome.kind is Kind.ERROR:
             self._advise(told, outcome)
@@ -292,10 +300,11 @@ class Lab:
         self, cited: tuple[str, ...], message: str, outcome: Outcome | None, aspect: Aspect | None = None
     ) -> Violation:
         clauses = cited
+        assumed: tuple[str, ...] = ()
         if not self._arranging and self.clauses:
             own = tuple(clause for clause in self.clauses if clause in cited)
             if not own and not (aspect in PLAIN_ASPECTS and self.clauses[0] in BROAD):
-                own = self.clauses[:1]
+                own = assumed = self.clauses[:1]
             clauses = (*own, *(clause for clause in cited if clause not in own))
         hang = outcome is not None and outcome.kind is Kind.HANG
         return Violation(
@@ -310,6 +319,7 @@ class Lab:
             salt=self.salt,
             test=self.test,
             aspect=aspect,
+            assumed=assumed,
         )
 
     def fail(self, message: str, *clauses: str) -> None:

@@ -19,7 +19,7 @@ from continuum_conformance.contract.errors import NotDurable
 from continuum_conformance.contract.journal import OPERATIONS
 from continuum_conformance.contract.records import Instance, Lease, Snapshot
 from continuum_conformance.contract.terms import check_durable
-from continuum_conformance.model import Aspect
+from continuum_conformance.model import Aspect, Kind
 from continuum_conformance.model.tagged import Opaque, decode, encode
 from continuum_conformance.suite.attribution import by_necessity
 from continuum_conformance.suite.lab import SECOND_PROCESS, Lab, Session
@@ -158,11 +158,17 @@ def minimise(session: Session, violation: Violation, clauses: tuple[str, ...]) -
     """The violation with as few calls as still show it, and whether it comes back every time.
 
     Three replays decide: a counterexample that does not come back is kept as it was seen. It must be the same
-    finding: a shorter way to another one would be told under the wrong clause.
+    finding, the same thing wrong with the same call. Its clauses may change: which write did the damage is a
+    guess as long as some can be left out.
     """
     program = program_of(violation)
 
+    last = violation.steps[-1].outcome
+    fresh = last.kind is Kind.RAW or last.error == "JournalUnavailable"
+
     def shows(candidate: Sequence[Call]) -> Violation | None:
+        if fresh:  # what an earlier replay left behind, such as a lost connection, must not help this one
+            session.renew_handles()
         found = perform(session, candidate, violation.salt, clauses)
         return found if found is not None and _same_finding(found, violation) else None
 
@@ -186,6 +192,11 @@ def minimise(session: Session, violation: Violation, clauses: tuple[str, ...]) -
             end = start
         if size > 1 or len(program) == length:  # single calls are tried until none can be left out
             size //= 2
+    for simpler in (_without_leases, _without_changes):
+        candidate = simpler(program)
+        found = shows(candidate) if candidate != program else None
+        if found is not None:
+            best, program = found, candidate
     if len({call.worker for call in program} - {SECOND_PROCESS}) > 1:
         single = [replace(call, worker="A") if call.worker != SECOND_PROCESS else call for call in program]
         found = shows(single)
@@ -193,17 +204,32 @@ def minimise(session: Session, violation: Violation, clauses: tuple[str, ...]) -
             best, program = found, single
         elif "APP-10" not in best.clauses:
             # Through one handle nothing is wrong: what one handle did, the other does not see.
-            best.clauses = ("APP-10", *best.clauses)
+            best.clauses = ("APP-10", *(clause for clause in best.clauses if clause in clauses))
     if any(call.worker == SECOND_PROCESS for call in program) and "DUR-1" not in best.clauses:
         at_home = [replace(call, worker="A") for call in program]
         if shows(at_home) is None:  # in one process nothing is wrong
             best.clauses = ("DUR-1", *best.clauses)
     elif spent < MAX_OPERATIONS:
-        beside = by_necessity(best.steps, best.aspect)
-        best.clauses = (*beside, *(clause for clause in best.clauses if clause not in beside))
+        best.clauses = by_necessity(best.steps, best.aspect) or best.clauses
     again = shows(program)
     best.test = violation.test
     return (best, True) if again is not None else (violation, False)
+
+
+def _without_leases(program: Sequence[Call]) -> list[Call]:
+    """The program with its writes under no lease, for faults that have nothing to do with leases."""
+    return [
+        replace(call, arguments={**call.arguments, "lease_token": None})
+        if isinstance(call.arguments.get("lease_token"), TokenOf)
+        else call
+        for call in program
+        if call.name not in ("acquire", "renew", "release")
+    ]
+
+
+def _without_changes(program: Sequence[Call]) -> list[Call]:
+    """The program with no caller that changes its own objects."""
+    return [replace(call, mutates="") for call in program]
 
 
 def _same_finding(found: Violation, violation: Violation) -> bool:
@@ -211,8 +237,7 @@ def _same_finding(found: Violation, violation: Violation) -> bool:
         return False
     last, original = found.steps[-1], violation.steps[-1]
     return (
-        found.clauses[:1] == violation.clauses[:1]
-        and last.operation.name == original.operation.name
+        last.operation.name == original.operation.name
         and (last.outcome.kind, last.outcome.error) == (original.outcome.kind, original.outcome.error)
         and (violation.aspect is not Aspect.ACCEPTED or last.due == original.due)
     )
@@ -421,6 +446,7 @@ def run(session: Session, replay: Replay) -> Violation | None:
     Raises `HarnessError` when a handle cannot be opened.
     """
     own = tuple(clause for clause in replay.own if clause in CLAUSES)
+    session.renew_handles()
     if replay.program:
         found = perform(session, replay.program, replay.salt, own)
         if found is not None and set(found.clauses) & set(replay.clauses):

@@ -51,7 +51,7 @@ def code(term: Any, depth: int = 0) -> str:
         return "{" + ", ".join(f"{code(k, depth + 1)}: {code(v, depth + 1)}" for k, v in term.items()) + "}"
     if cls in (datetime, date, time, timedelta):
         return repr(term)
-    if cls in (int, bool, bytes, Decimal, UUID) or term is None:
+    if cls in (int, bool, float, bytes, Decimal, UUID) or term is None:
         return repr(term)
     return _stand_in(term)
 
@@ -103,6 +103,7 @@ class _Names:
         self.salt = violation.salt
         self.leases: list[tuple[int, Any, Lease]] = []  # (number, key of the run, lease)
         self.fresh = False
+        self.noon: datetime | None = None
 
     def clean(self, text: str) -> str:
         return text.replace(f"-{self.salt}", "").replace(self.salt, "") if self.salt else text
@@ -157,12 +158,18 @@ class _Names:
             if isinstance(value.steps_by_seq, Mapping)
             else code(value.steps_by_seq)
         )
-        taken = (
-            "NOON"
-            if isinstance(value.taken_at, datetime) and value.taken_at.utcoffset() is not None
-            else code(value.taken_at)
-        )
+        taken = self.moment(value.taken_at)
         return f"Snapshot({self.name(value.run_id)}, {code(value.through_seq)}, {code(value.version_hash)}, {taken}, {steps})"
+
+    def moment(self, value: Any) -> str:
+        """When a snapshot was taken: the first time by name, others by their distance from it."""
+        if not isinstance(value, datetime) or value.utcoffset() is None:
+            return code(value)
+        self.noon = self.noon or value
+        if value.utcoffset() != self.noon.utcoffset():
+            return code(value)
+        away = value - self.noon
+        return f"NOON {'-' if away < timedelta() else '+'} {abs(away)!r}" if away else "NOON"
 
     def argument(self, operation: Operation, name: str) -> str:
         value = operation.arguments[name]
@@ -267,6 +274,8 @@ def _listed(events: Any) -> str:
 
 def script(violation: Violation, subject: Subject) -> str:
     """The whole script: what it shows, imports, harness, and the calls up to the one that shows the violation."""
+    if violation.story:
+        return violation.story
     names = _Names(violation)
     told = names.clean(" ".join(str(violation).split()))
     head = [f"# {told if len(told) <= 300 else told[:297] + '...'}"] if violation.message else []
@@ -325,7 +334,7 @@ def _lines(step: Step, names: _Names, instances: Mapping[str, str], is_async: bo
         else:
             lines.append(f"{result}{awaited}{call}")
     elif step.due and step.outcome.kind is not Kind.ERROR:
-        lines.append(f"{awaited}{call}")
+        lines.append(f"print({awaited}{call})" if step.outcome.kind is Kind.GARBAGE else f"{awaited}{call}")
     else:
         lines += [
             "try:",
@@ -394,7 +403,7 @@ def _imports(subject: Subject, used: str, names: _Names, is_async: bool) -> list
     if names.fresh:
         lines.append("fresh = uuid4().hex[:6]")
     if "NOON" in used:
-        lines.append("NOON = datetime.datetime(2026, 6, 1, 12, tzinfo=datetime.timezone.utc)")
+        lines.append(f"NOON = {names.noon!r}")
     if "nest(" in used:
         lines += [
             "",

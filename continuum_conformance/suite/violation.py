@@ -57,6 +57,8 @@ class Violation(Exception):
         detail: a traceback of the adapter's, or the stack of a hang.
         hang: whether a call did not come back.
         salt: the part of all names that was made fresh for this example.
+        assumed: of the clauses, what stands there only because the test is about it, and the test knows more than
+            the model (that a clock was set back, say).
         aspect: what the model found wrong; None when a test saw what the model cannot (`Lab.fail`).
     """
 
@@ -73,6 +75,7 @@ class Violation(Exception):
     race: Mapping[str, Any] | None = None
     """For a race: what a replay needs, as JSON data."""
     aspect: Aspect | None = None
+    assumed: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -80,6 +83,11 @@ class Violation(Exception):
 
     def __hash__(self) -> int:
         return id(self)
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """The operations and what was wrong: where several tests come down to one shape, they met one fault."""
+        return (self.aspect, self.arranging, *((s.operation.name, s.outcome.error) for s in self.steps))
 
     @property
     def size(self) -> tuple[int, int]:

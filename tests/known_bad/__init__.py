@@ -7,7 +7,20 @@ from .registry import ENTRIES, UNUSUAL, KnownBad  # isort: skip
 
 # In the order of the contract's chapters, which is that of the table.
 # isort: off
-from . import starting, appending, loading, finishing, leases, fencing, snapshots, terms, isolation, errors, asynchronous, sql
+from . import (
+    starting,
+    appending,
+    loading,
+    finishing,
+    leases,
+    fencing,
+    snapshots,
+    terms,
+    isolation,
+    errors,
+    asynchronous,
+    sql,
+)
 
 # isort: on
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from continuum_adapters.in_memory import InMemoryJournal, RunRecord
+
 from continuum_conformance.contract import RunNotActive, RunNotFound, RunState, SequenceConflict
 from continuum_conformance.contract.arguments import check_event, check_token
 from continuum_conformance.contract.terms import copy_term
@@ -282,7 +283,7 @@ class RefusedAppendBurnsASeq(InMemoryJournal):
         try:
             super().append(instance, run_id, event, lease_token)
         except Exception:
-            run = self._store.runs.get((instance.name, run_id)) if isinstance(run_id, str) else None
+            run = self._store.runs.get(self._key(instance, run_id))
             if run is not None:
                 run.burnt = getattr(run, "burnt", 0) + 1
             raise

@@ -7,6 +7,7 @@ import functools
 import time
 
 from continuum_adapters.in_memory import InMemoryHarness, InMemoryJournal
+
 from continuum_conformance.contract import SequenceConflict
 from continuum_conformance.contract.journal import OPERATIONS
 
@@ -48,7 +49,7 @@ class EncodesAfterTheFirstAwait(AsyncJournal):
         await asyncio.sleep(0)
         await super().append(instance, run_id, event, lease_token)
 
-    async def start_run(self, instance, run_id, workflow, input):
+    async def start_run(self, instance, run_id, workflow, input):  # noqa: A002
         await asyncio.sleep(0)
         await super().start_run(instance, run_id, workflow, input)
 

@@ -6,6 +6,7 @@ import sys
 import threading
 
 from continuum_adapters.in_memory import InMemoryJournal
+
 from continuum_conformance.contract import (
     JournalError,
     JournalUnavailable,
@@ -53,7 +54,10 @@ class ExitsTheProcess(InMemoryJournal):
             sys.exit(f"no such run: {run_id}")
 
 
-@wrong("ATM-2", message=r"the wrong error, JournalUnavailable|an exception that is no contract error, JournalError")
+@wrong(
+    "ATM-2",
+    message=r"the wrong error, JournalUnavailable|an exception that is no contract error, JournalError",
+)
 class OneErrorForAll(InMemoryJournal):
     """Every refusal is a plain JournalError: callers can read the text."""
 

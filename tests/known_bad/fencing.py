@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from continuum_adapters.in_memory import InMemoryJournal
+
 from continuum_conformance.contract import InvalidArgument, LeaseMismatch
 from continuum_conformance.contract.records import Lease
 
@@ -222,7 +223,11 @@ class TokenIgnoredWithoutLeases(_LooseToken):
         return None
 
 
-@wrong("CAP-1", message=r"(acquire|renew|release) (was accepted|should have raised InvalidArgument)", without={"leases"})
+@wrong(
+    "CAP-1",
+    message=r"(acquire|renew|release) (was accepted|should have raised InvalidArgument)",
+    without={"leases"},
+)
 class UndeclaredLeasesHalfWork(InMemoryJournal):
     """The leases are not ready and so not declared, but the methods are there and answer."""
 

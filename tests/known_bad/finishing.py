@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from continuum_adapters.in_memory import InMemoryJournal, RunRecord
+
 from continuum_conformance.contract import RunNotActive, RunNotFound, RunState
 from continuum_conformance.contract.arguments import check_lease, check_token, check_ttl
 from continuum_conformance.contract.records import Lease
@@ -165,7 +166,9 @@ class TerminalRunRenewed(_KeepsLease):
         return Lease(held.run_id, held.owner, held.token)
 
 
-@wrong("FIN-7", message=r"load_with_snapshot should have answered .*, but raised (LeaseMismatch|RunNotActive)")
+@wrong(
+    "FIN-7", message=r"load_with_snapshot should have answered .*, but raised (LeaseMismatch|RunNotActive)"
+)
 class TerminalRunWithoutPair(InMemoryJournal):
     """load_with_snapshot is for workers, so it takes active runs alone."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from continuum_adapters.in_memory import InMemoryJournal
+
 from continuum_conformance.contract import RunState
 
 from .registry import wrong
@@ -54,7 +55,9 @@ class _Spilling(InMemoryJournal):
     """An operation on one run does something to others of its instance."""
 
     def _others(self, instance, run_id):
-        return [r for (name, other), r in self._store.runs.items() if name == instance.name and other != run_id]
+        return [
+            r for (name, other), r in self._store.runs.items() if name == instance.name and other != run_id
+        ]
 
 
 @wrong("ISO-2", message=r"the run is suspended, but it must be running")
@@ -68,7 +71,10 @@ class SuspendWithoutWhere(_Spilling):
                 run.state = RunState.SUSPENDED
 
 
-@wrong("ISO-2", message=r"acquire was accepted, though LeaseHeld was due|but raised LeaseLost|but raised LeaseMismatch")
+@wrong(
+    "ISO-2",
+    message=r"acquire was accepted, though LeaseHeld was due|but raised LeaseLost|but raised LeaseMismatch",
+)
 class ReleaseWithoutWhere(_Spilling):
     """A release frees every lease of its instance."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from continuum_adapters.in_memory import TAKEABLE, InMemoryJournal, RunRecord
+
 from continuum_conformance.contract import LeaseHeld, LeaseLost, LeaseMismatch, RunNotActive, RunNotFound
 from continuum_conformance.contract.arguments import check_lease, check_name, check_ttl
 from continuum_conformance.contract.records import Lease
@@ -25,7 +26,7 @@ class TakeoverKeepsTheOldOwner(InMemoryJournal):
     """The takeover updates token and expiry and forgets the owner's column."""
 
     def acquire(self, instance, run_id, owner, ttl):
-        run = self._store.runs.get((instance.name, run_id)) if isinstance(run_id, str) else None
+        run = self._store.runs.get(self._key(instance, run_id))
         before = run.owner if run is not None else None
         lease = super().acquire(instance, run_id, owner, ttl)
         if before is None:
@@ -121,7 +122,9 @@ class TakeoverKeepsTheToken(InMemoryJournal):
         return run.token if run.token is not None else super()._new_token(run)
 
 
-@wrong("LEA-4", message=r"the new token \d+ is not greater than \d+, which was given before", profile="standard")
+@wrong(
+    "LEA-4", message=r"the new token \d+ is not greater than \d+, which was given before", profile="standard"
+)
 class TokenIsRandom(InMemoryJournal):
     """A token only has to be hard to guess, so it is a random number."""
 
@@ -168,7 +171,7 @@ class RenewalAdds(InMemoryJournal):
     """A renewal adds the ttl to what is left instead of counting from now: it can lengthen, never shorten."""
 
     def renew(self, instance, lease, ttl):
-        run = self._store.runs.get((instance.name, getattr(lease, "run_id", None)))
+        run = self._store.runs.get(self._key(instance, check_lease(lease).run_id))
         before = run.expires_at if run is not None else TAKEABLE
         super().renew(instance, lease, ttl)
         run.expires_at = max(before, run.expires_at)
@@ -179,7 +182,7 @@ class RenewalDoesNothing(InMemoryJournal):
     """Renew checks the holder and returns; the update of the expiry was lost in a merge."""
 
     def renew(self, instance, lease, ttl):
-        run = self._store.runs.get((instance.name, getattr(lease, "run_id", None)))
+        run = self._store.runs.get(self._key(instance, check_lease(lease).run_id))
         before = run.expires_at if run is not None else TAKEABLE
         super().renew(instance, lease, ttl)
         run.expires_at = before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from continuum_adapters.in_memory import InMemoryJournal
+
 from continuum_conformance.contract import LeaseMismatch, RunNotActive, RunState
 
 from .registry import wrong
@@ -46,7 +47,7 @@ class OrderedByInsertion(_Reordering):
         run.__dict__.setdefault("segments", []).append(self._store.handles.index(id(self)))
 
     def load(self, instance, run_id):
-        run = self._store.runs.get((instance.name, run_id)) if isinstance(run_id, str) else None
+        run = self._store.runs.get(self._key(instance, run_id))
         loaded = super().load(instance, run_id)
         segments = getattr(run, "segments", [])
         return [event for _, event in sorted(zip(segments, loaded, strict=True), key=lambda pair: pair[0])]
@@ -69,7 +70,7 @@ class OrderedByClock(_Reordering):
         }
 
     def load(self, instance, run_id):
-        run = self._store.runs.get((instance.name, run_id)) if isinstance(run_id, str) else None
+        run = self._store.runs.get(self._key(instance, run_id))
         loaded = super().load(instance, run_id)
         times = getattr(run, "times", [])
         return [loaded[place] for place in sorted(range(len(loaded)), key=lambda place: times[place])]

@@ -71,7 +71,9 @@ def wrong(
 
     def register(cls: _Class) -> _Class:
         harness_for(cls, harness, without)
-        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[a-z])(?=[0-9])", " ", cls.__name__)
+        name = re.sub(
+            r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[a-z])(?=[0-9])", " ", cls.__name__
+        )
         name = name.lower()
         if name in ENTRIES:
             raise ValueError(f"{name} stands here twice")

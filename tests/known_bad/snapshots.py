@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from continuum_adapters.in_memory import InMemoryJournal
+
 from continuum_conformance.contract import (
     InvalidArgument,
     RunNotActive,
@@ -55,7 +56,9 @@ class LatestByTakenAt(InMemoryJournal):
     """ORDER BY taken_at DESC: the snapshot of the worker whose clock is ahead wins."""
 
     def _latest_snapshot(self, run):
-        return max(run.snapshots.values(), key=lambda taken: (taken.taken_at, taken.through_seq), default=None)
+        return max(
+            run.snapshots.values(), key=lambda taken: (taken.taken_at, taken.through_seq), default=None
+        )
 
 
 @wrong("SNP-3", message=r"the snapshot is the one through seq \d, but the one through seq \d is latest")
@@ -182,7 +185,9 @@ class LastSeqRefused(InMemoryJournal):
     """The check is `through_seq < next_seq - 1`: the last event's own seq is refused."""
 
     def _check_through_seq(self, run, through_seq):
-        super()._check_through_seq(run, through_seq + 1)
+        super()._check_through_seq(run, through_seq)
+        if through_seq == len(run.events) - 1:
+            raise SnapshotConflict("the run is not there yet")
 
 
 @wrong("SNP-8", message=r"key 0.* became '0'")
@@ -251,7 +256,11 @@ class UnknownRunIsAnEmptyPair(InMemoryJournal):
             return None, []
 
 
-@wrong("SNP-12", "ISO-1", message=r"the snapshot (is|differs)|a snapshot came|should have answered None, but raised Snap")
+@wrong(
+    "SNP-12",
+    "ISO-1",
+    message=r"the snapshot (is|differs)|a snapshot came|should have answered None, but raised Snap",
+)
 class SnapshotsByRunIdAlone(InMemoryJournal):
     """The snapshots' key lacks the instance: it was added to the other tables later."""
 
@@ -289,7 +298,9 @@ class TextStepKeysAccepted(_LooseSnapshot):
     """Step keys that are digits are turned into integers."""
 
     def _loosened(self, snapshot):
-        steps = {int(k) if isinstance(k, str) and k.isdigit() else k: v for k, v in snapshot.steps_by_seq.items()}
+        steps = {
+            int(k) if isinstance(k, str) and k.isdigit() else k: v for k, v in snapshot.steps_by_seq.items()
+        }
         return replace(snapshot, steps_by_seq=steps)
 
 

@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 from continuum_adapters.codec import decode, encode
+
 from continuum_conformance.contract import (
     InvalidArgument,
     JournalUnavailable,
@@ -130,7 +131,7 @@ class SqlJournal:
 
     # -- the journal --
 
-    def start_run(self, instance, run_id, workflow, input):
+    def start_run(self, instance, run_id, workflow, input):  # noqa: A002
         key = self._key(instance, run_id)
         check_name(workflow, "the workflow")
         payload = self._encode(input, "input")
@@ -326,7 +327,9 @@ class NoOrderAtAll(SqlJournal):
     LOAD = SqlJournal.LOAD.replace("ORDER BY seq", "ORDER BY length(payload), seq")
 
 
-@wrong("LOD-1", message=r"the history has fewer events than it must: 1000 instead of 1500", harness=SqlHarness)
+@wrong(
+    "LOD-1", message=r"the history has fewer events than it must: 1000 instead of 1500", harness=SqlHarness
+)
 class LimitLeftIn(SqlJournal):
     """A LIMIT 1000 that was meant for the admin page."""
 
@@ -400,7 +403,9 @@ class SuspendsTheWholeInstance(SqlJournal):
 class TokenFromTheLeaseColumn(SqlJournal):
     """token = coalesce(token, 0) + 1, where a release sets the token to NULL."""
 
-    ACQUIRE = SqlJournal.ACQUIRE.replace("token = last_token + 1, last", "token = coalesce(token, 0) + 1, last")
+    ACQUIRE = SqlJournal.ACQUIRE.replace(
+        "token = last_token + 1, last", "token = coalesce(token, 0) + 1, last"
+    )
 
 
 @wrong("FIN-2", message=r"the run's result changed", harness=SqlHarness)
@@ -413,7 +418,9 @@ class ResultInTheInputColumn(SqlJournal):
 # -- wrong use of the driver --
 
 
-@wrong("ATM-2", "APP-2", message=r"an exception that is no contract error, IntegrityError", harness=SqlHarness)
+@wrong(
+    "ATM-2", "APP-2", message=r"an exception that is no contract error, IntegrityError", harness=SqlHarness
+)
 class DuplicateLeaksIntegrityError(SqlJournal):
     """The primary key refuses a duplicate seq; IntegrityError goes to the caller."""
 
@@ -424,11 +431,13 @@ class DuplicateLeaksIntegrityError(SqlJournal):
         db.execute(self.APPEND, {**key, "seq": seq, "payload": payload, "now": 0})
 
 
-@wrong("ATM-2", "RUN-2", message=r"an exception that is no contract error, IntegrityError", harness=SqlHarness)
+@wrong(
+    "ATM-2", "RUN-2", message=r"an exception that is no contract error, IntegrityError", harness=SqlHarness
+)
 class StartLeaksIntegrityError(SqlJournal):
     """A second start runs into the primary key, and nobody translates what the driver says."""
 
-    def start_run(self, instance, run_id, workflow, input):
+    def start_run(self, instance, run_id, workflow, input):  # noqa: A002
         key = self._key(instance, run_id)
         check_name(workflow, "the workflow")
         payload = self._encode(input, "input")
@@ -537,7 +546,9 @@ class DurableOnlyInName(SqlJournal):
 
     def _connect(self):
         name = f"file:{abs(hash(self._path))}?mode=memory&cache=shared"
-        self.__dict__.setdefault("_kept", []).append(_KEPT.setdefault(name, sqlite3.connect(name, uri=True, check_same_thread=False)))
+        self.__dict__.setdefault("_kept", []).append(
+            _KEPT.setdefault(name, sqlite3.connect(name, uri=True, check_same_thread=False))
+        )
         db = sqlite3.connect(name, timeout=2, isolation_level=None, check_same_thread=False, uri=True)
         db.row_factory = sqlite3.Row
         return db

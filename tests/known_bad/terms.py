@@ -12,6 +12,7 @@ from decimal import Decimal
 from uuid import UUID
 
 from continuum_adapters.in_memory import InMemoryJournal
+
 from continuum_conformance.contract import NotDurable, Snapshot
 from continuum_conformance.contract.arguments import check_event, check_snapshot
 from continuum_conformance.contract.terms import copy_term
@@ -184,7 +185,7 @@ class UnguessableEncodingTakenForATerm(Encoding):
 class DeepNestingCrashes(InMemoryJournal):
     """The encoder calls itself for every level, and Python's stack ends."""
 
-    def start_run(self, instance, run_id, workflow, input):
+    def start_run(self, instance, run_id, workflow, input):  # noqa: A002
         self._walk(input)
         super().start_run(instance, run_id, workflow, input)
 
@@ -330,10 +331,12 @@ class ReprStored(InMemoryJournal):
             return {key: self._described(value) for key, value in term.items()}
         if type(term) is list:
             return [self._described(value) for value in term]
-        module = type(term).__module__
-        return term if module in ("builtins", "datetime", "decimal", "uuid") else repr(term)
+        try:
+            return super()._take_in(term, "")
+        except NotDurable:
+            return repr(term)
 
-    def start_run(self, instance, run_id, workflow, input):
+    def start_run(self, instance, run_id, workflow, input):  # noqa: A002
         try:
             super().start_run(instance, run_id, workflow, input)
         except NotDurable as error:
@@ -419,7 +422,7 @@ class LoneSurrogatesCrash(_Refusing):
 class RunWrittenBeforeItsInput(InMemoryJournal):
     """The run's row is inserted first and its input stored after, in another transaction."""
 
-    def start_run(self, instance, run_id, workflow, input):
+    def start_run(self, instance, run_id, workflow, input):  # noqa: A002
         try:
             super().start_run(instance, run_id, workflow, input)
         except NotDurable:
@@ -491,7 +494,7 @@ class Pickled(InMemoryJournal):
 class Evaluated(InMemoryJournal):
     """repr() and eval() make a codec that knows every type."""
 
-    def start_run(self, instance, run_id, workflow, input):
+    def start_run(self, instance, run_id, workflow, input):  # noqa: A002
         super().start_run(instance, run_id, workflow, input)
         self._store.runs[instance.name, run_id].text = repr(input)
 

@@ -1,5 +1,7 @@
 """Async journals: over a dict with asyncio.Lock, and over sqlite in a thread; opened by coroutine or plainly."""
 
+# ruff: noqa: RUF012 - written as strangers write
+
 from __future__ import annotations
 
 import asyncio
@@ -76,9 +78,7 @@ class Async:
 
     async def load_with_snapshot(self, instance, run_id, lease_token):
         key = self.rules.key(instance, run_id)
-        run, events = await self.read(
-            key, lambda run: max(run["snapshots"]) + 1 if run["snapshots"] else 0
-        )
+        run, events = await self.read(key, lambda run: max(run["snapshots"]) + 1 if run["snapshots"] else 0)
         self.rules.refuse("load_with_snapshot", run, {"token": lease_token})
         return self.rules.latest(run_id, run), events
 
@@ -259,7 +259,8 @@ class AioSqliteJournal(Async):
                 if start is None:
                     return run, []
                 async with self.connection.execute(
-                    "SELECT body FROM events WHERE k = ? AND seq >= ? ORDER BY seq", (codecs.pack(list(key)), start)
+                    "SELECT body FROM events WHERE k = ? AND seq >= ? ORDER BY seq",
+                    (codecs.pack(list(key)), start),
                 ) as cursor:
                     return run, [codecs.unpack(body) for (body,) in await cursor.fetchall()]
             finally:

@@ -1,5 +1,7 @@
 """Everything in one dict: under one lock with deep copies, or in the hands of one actor thread; and its oddities."""
 
+# ruff: noqa: RUF012 - written as strangers write
+
 from __future__ import annotations
 
 import copy
@@ -203,7 +205,9 @@ class SortedDict(LockedDict):
 
 def _sorted(term: Any) -> Any:
     if type(term) is dict:
-        return {key: _sorted(item) for key, item in sorted(term.items(), key=lambda pair: repr(pair[0])[::-1])}
+        return {
+            key: _sorted(item) for key, item in sorted(term.items(), key=lambda pair: repr(pair[0])[::-1])
+        }
     return type(term)(map(_sorted, term)) if type(term) in (list, tuple) else term
 
 
@@ -300,7 +304,6 @@ class FrozenJournal(LockedDict):
             after, event, answer = change(_thaw(run))
             self.store[key] = _freeze(after), (*events, _freeze(event)) if event else events
             return answer
-
 
     def get_run(self, instance, run_id):
         row = super().get_run(instance, run_id)

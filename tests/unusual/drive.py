@@ -7,7 +7,15 @@ import sys
 import time
 
 from continuum_conformance.harness import HarnessError, Subject
-from continuum_conformance.suite.check import Plan, judge, judge_test, preflight, run_check, tests_for, verdict
+from continuum_conformance.suite.check import (
+    Plan,
+    judge,
+    judge_test,
+    preflight,
+    run_check,
+    tests_for,
+    verdict,
+)
 from continuum_conformance.suite.lab import Session
 from continuum_conformance.suite.stores import Stores
 from continuum_conformance.suite.testing import PROFILES
@@ -76,8 +84,10 @@ def main():
                     f"{target} seed {seed}: {said} {seconds:.1f}s"
                     f" ops {session.statistics['operations']} advice {advice} remarks {dict(session.remarks)} [{told}]"
                 )
+                shown = 0
                 for one in judged:
-                    if one.verdict in ("failed", "not_run", "inconclusive"):
+                    shown += one.verdict == "failed"
+                    if shown <= 5 and one.verdict in ("failed", "not_run", "inconclusive"):
                         print(f"   {one.clause.id} {one.verdict} exact={one.exact}: {one.message}")
                         if one.violation is not None and args.steps:
                             for step in one.violation.steps[-6:]:

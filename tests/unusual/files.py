@@ -4,6 +4,8 @@ A line is a whole change. A torn last line (a crash) was never acknowledged and 
 is born by an atomic rename, so that no reader sees half of its first line.
 """
 
+# ruff: noqa: RUF012, PTH105, PTH123, SIM115 - written as strangers write
+
 from __future__ import annotations
 
 import fcntl
@@ -52,7 +54,7 @@ class FileJournal(Sync):
     def _last(self, path: Path):
         """The last whole line alone, read from behind, and where the whole lines end."""
         try:
-            file = open(path, "rb")  # noqa: SIM115
+            file = open(path, "rb")
         except FileNotFoundError:
             return None, 0
         with file:

@@ -3,6 +3,8 @@
 All keep one row per run; the history is an array of bytea in that row, or a table of its own.
 """
 
+# ruff: noqa: RUF012 - written as strangers write
+
 from __future__ import annotations
 
 import asyncio
@@ -33,7 +35,9 @@ class SerializableJournal(Sync):
 
     table = "serial_runs"
     begin = "BEGIN ISOLATION LEVEL SERIALIZABLE"
-    select = "SELECT head, extract(epoch from clock_timestamp())::float8 FROM {} WHERE instance = %s AND id = %s"
+    select = (
+        "SELECT head, extract(epoch from clock_timestamp())::float8 FROM {} WHERE instance = %s AND id = %s"
+    )
 
     def __init__(self, dsn: str) -> None:
         self.rules, self.dsn, self.free, self.all = ServerClock(), dsn, [], []
@@ -76,7 +80,11 @@ class SerializableJournal(Sync):
                     answer = act(connection)
                     connection.execute("COMMIT")
                     return answer
-                except (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected, psycopg.errors.UniqueViolation):
+                except (
+                    psycopg.errors.SerializationFailure,
+                    psycopg.errors.DeadlockDetected,
+                    psycopg.errors.UniqueViolation,
+                ):
                     connection.execute("ROLLBACK")
                 except psycopg.OperationalError as error:
                     raise Refusal("JournalUnavailable", str(error)) from error
@@ -247,16 +255,23 @@ class AsyncpgJournal(Async):
         async with self.pool.acquire() as connection, connection.transaction():
             # A row of its own is made first, so that two births meet; a refusal takes it back.
             await connection.execute(
-                "INSERT INTO apg_runs VALUES ($1, $2, $3) ON CONFLICT DO NOTHING", *_bytes(key), codecs.pack(None)
+                "INSERT INTO apg_runs VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+                *_bytes(key),
+                codecs.pack(None),
             )
             run = await self._head(connection, key, "FOR UPDATE")
             after, event, answer = change(run)
             await connection.execute(
-                "UPDATE apg_runs SET head = $3 WHERE instance = $1 AND id = $2", *_bytes(key), codecs.pack(after)
+                "UPDATE apg_runs SET head = $3 WHERE instance = $1 AND id = $2",
+                *_bytes(key),
+                codecs.pack(after),
             )
             if event is not None:
                 await connection.execute(
-                    "INSERT INTO apg_events VALUES ($1, $2, $3, $4)", *_bytes(key), run["length"], codecs.pack(event)
+                    "INSERT INTO apg_events VALUES ($1, $2, $3, $4)",
+                    *_bytes(key),
+                    run["length"],
+                    codecs.pack(event),
                 )
             return answer
 

@@ -128,7 +128,7 @@ class Rules:
             found.append(Refusal("InvalidArgument", "the token"))
         if "ttl" in given:
             ttl = given["ttl"]
-            if type(ttl) not in (int, float) or not (0 <= ttl and math.isfinite(ttl)):
+            if type(ttl) not in (int, float) or not (ttl >= 0 and math.isfinite(ttl)):
                 found.append(Refusal("InvalidArgument", "the ttl"))
         for root in ("input", "result", "error"):
             if root in given:
@@ -292,7 +292,9 @@ class Rules:
         if found:
             raise self.choose(found)
 
-    def change(self, op: str, run: dict[str, Any] | None, given: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+    def change(
+        self, op: str, run: dict[str, Any] | None, given: dict[str, Any]
+    ) -> tuple[dict[str, Any], Any]:
         """The header afterwards and the answer. The event of an append is the caller's to store."""
         self.refuse(op, run, given)
         if run is None:
@@ -323,7 +325,11 @@ class Rules:
             run["snapshots"] = dict(run["snapshots"])
             run["snapshots"].setdefault(
                 snapshot.through_seq,
-                {"hash": snapshot.version_hash, "at": snapshot.taken_at, "steps": dict(snapshot.steps_by_seq)},
+                {
+                    "hash": snapshot.version_hash,
+                    "at": snapshot.taken_at,
+                    "steps": dict(snapshot.steps_by_seq),
+                },
             )
         return run, answer
 
@@ -395,7 +401,9 @@ class Sync:
 
     rules = Rules()
 
-    def read(self, key: tuple[str, str], since: Callable[[dict[str, Any]], int | None]) -> tuple[Any, list[Any]]:
+    def read(
+        self, key: tuple[str, str], since: Callable[[dict[str, Any]], int | None]
+    ) -> tuple[Any, list[Any]]:
         raise NotImplementedError
 
     def write(self, key: tuple[str, str], change: Callable[[Any], tuple[Any, Any, Any]]) -> Any:
@@ -470,4 +478,8 @@ class Sync:
 
 
 def _parts(lease: Any) -> dict[str, Any]:
-    return {"owner": lease.owner, "token": lease.token} if type(lease.token) is not int else {"owner": lease.owner}
+    return (
+        {"owner": lease.owner, "token": lease.token}
+        if type(lease.token) is not int
+        else {"owner": lease.owner}
+    )

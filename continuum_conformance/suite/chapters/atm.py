@@ -89,6 +89,7 @@ def a_rejected_operation_raises_a_contract_error(lab: Lab, how: str) -> None:
 
 @checks("ATM-3", cases=each(how=_refusals))
 def the_same_handle_works_after_an_error(lab: Lab, how: str) -> None:
+    lab.session.renew_handles()  # so that what is found here was done here
     run = lab.started(events=1)
     _refuse(lab, run, how)
     run.append({"type": "after"}, on="A")
@@ -101,6 +102,7 @@ def the_same_handle_works_after_an_error(lab: Lab, how: str) -> None:
 
 @checks("ATM-3")
 def many_errors_in_a_row_use_nothing_up(lab: Lab) -> None:
+    lab.session.renew_handles()
     run = lab.started(events=1)
     for how in _refusals(lab.capabilities):
         _refuse(lab, run, how)

@@ -353,6 +353,10 @@ def _innocent(frame: FrameType | None) -> bool:
                 "concurrent.futures",
                 "collections",
                 "dataclasses",
+                # Annotations that are text: evaluated, but they are the adapter's own and not what it stored.
+                "typing",
+                "inspect",
+                "annotationlib",
             )
         ):
             return True

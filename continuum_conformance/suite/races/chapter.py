@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from continuum_conformance.explore.free import FreeThreads
 from continuum_conformance.explore.schedule import Scripted
 from continuum_conformance.suite.lab import Lab, Session
-from continuum_conformance.suite.races.exploring import explore
+from continuum_conformance.suite.races.exploring import explore, told
 from continuum_conformance.suite.races.levels import Level, level_of
 from continuum_conformance.suite.races.prediction import conflict
 from continuum_conformance.suite.races.running import clauses_of, operations_of, run_race
@@ -100,8 +100,6 @@ ROUNDS = {"quick": 5, "standard": 20, "thorough": 200}
 def free_threads_never_meet_contention(session: Session, profile: Profile, seed: int, search: Search) -> None:
     """The classics again, unscheduled: nobody is held, so contention that surfaces is the adapter's own."""
     del seed
-    if session.subject.is_async:
-        return
     executor = FreeThreads()
     for scenario in CLASSICS:
         if not usable(scenario, session.capabilities):
@@ -111,7 +109,8 @@ def free_threads_never_meet_contention(session: Session, profile: Profile, seed:
             session.statistics["free races"] += 1
             race = run_race(session, scenario, executor, Scripted(()))
             if race.violation is not None:
-                search.result.violation, search.result.exact = race.violation, False
+                search.result.violation = told(scenario, race, executor.level, ())
+                search.result.exact = False
                 return
 
 

@@ -12,7 +12,7 @@ from continuum_conformance.suite.races.scenarios import Scenario
 from continuum_conformance.suite.races.story import story_of
 from continuum_conformance.suite.violation import Violation
 
-__all__ = ["Explored", "explore"]
+__all__ = ["Explored", "explore", "told"]
 
 REPLAYS = 3
 """A find is replayed so often before it is reported."""
@@ -96,12 +96,15 @@ def _certain(
         best, schedule = _shrink(session, scenario, executor, race)
         again = [run_race(session, scenario, executor, Scripted(schedule)) for _ in range(REPLAYS)]
         exact = all(replayed.violation is not None for replayed in again)
-    found = best.violation
-    if found is None:
-        return race.violation, False
-    found = replace(found, story=story_of(scenario, best, executor.level, schedule))
-    found.race = {"scenario": scenario.name, "schedule": list(schedule), "level": executor.level}
-    return found, exact
+    return told(scenario, best, executor.level, schedule), exact
+
+
+def told(scenario: Scenario, race: Race, level: str, schedule: Sequence[int]) -> Violation | None:
+    """The violation of a race with its story, and with what a replay needs."""
+    if race.violation is None:
+        return None
+    where = {"scenario": scenario.name, "schedule": list(schedule), "level": level}
+    return replace(race.violation, story=story_of(scenario, race, level, schedule), race=where)
 
 
 def _shrink(

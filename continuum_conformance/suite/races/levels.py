@@ -80,13 +80,13 @@ class Level:
         if self.name == "threads":
             return Budget(0, {"quick": 2, "standard": 5, "thorough": 50}[profile.name])
         three = len(scenario.workers) > 2
-        if profile.name == "quick":
-            return Budget(1, 60 if scenario.classic else 20)
         if profile.name == "thorough":
             return Budget(2 if three else None, 20_000, 200)
-        if self.costly:
-            return Budget(1, 120 if scenario.classic else 40, 10 if scenario.classic else 0)
-        return Budget(1 if three else 2, 800 if scenario.classic else 150, 40 if scenario.classic else 0)
+        if profile.name == "quick":
+            return Budget(1, (20 if self.costly else 60) if scenario.classic else (8 if self.costly else 20))
+        if scenario.classic:
+            return Budget(1, 60, 5) if self.costly else Budget(1 if three else 2, 300, 20)
+        return Budget(1, 16 if self.costly else 60)
 
     def chosen(self, profile: Profile, scenarios: Iterable[Scenario]) -> Iterator[Scenario]:
         """The pairs of a plan: in the quick profile, and where each run is costly, those of two situations."""

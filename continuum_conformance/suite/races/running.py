@@ -27,6 +27,8 @@ class Race:
     violation: Violation | None = None
     probes_from: int = 0
     """The time at which the race was over and the probes began."""
+    why: str = ""
+    """Why no order of the operations explains the history."""
 
 
 class _Arranged:
@@ -126,7 +128,7 @@ def run_race(session: Session, scenario: Scenario, executor: Executor, chooser: 
         HarnessError: when a handle cannot be opened.
     """
     lab = Lab(session, scenario.clauses, f"race: {scenario.name}")
-    lab.direct = True
+    lab.direct = not session.subject.is_async
     arranged = _Arranged(lab, scenario)
     before = lab.world
     arranging = len(lab.steps)
@@ -143,7 +145,8 @@ def run_race(session: Session, scenario: Scenario, executor: Executor, chooser: 
                     continue
                 if point is not None and act is not acts[0]:
                     point(f"before {act}")
-                outcome = recording.carry_out(operation, handles[worker].direct)
+                call = handles[worker].direct if lab.direct else handles[worker].call
+                outcome = recording.carry_out(operation, call)
                 if operation.name == "acquire" and isinstance(outcome.value, Lease):
                     own = outcome.value
 
@@ -161,6 +164,7 @@ def run_race(session: Session, scenario: Scenario, executor: Executor, chooser: 
     race.history = History.of(_excused(recording.entries, executor.level != "threads"))
     verdict = judge(race.history, session.specification, before)
     if verdict.failed:
+        race.why = verdict.text
         race.violation = _broken(lab, scenario, race, verdict, arranging)
     return race
 
@@ -249,7 +253,7 @@ def _broken(lab: Lab, scenario: Scenario, race: Race, verdict: Any, arranging: i
     )
     return Violation(
         clauses,
-        f"{scenario.name}: {verdict.text}",
+        f"{scenario.name}: {verdict.explanation.headline if verdict.explanation is not None else verdict.text}",
         steps,
         detail=raw.outcome.detail if raw is not None else "",
         salt=lab.salt,

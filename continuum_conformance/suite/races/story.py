@@ -47,8 +47,18 @@ def story_of(scenario: Scenario, race: Race, level: str, schedule: Sequence[int]
                 initial_indent="  ",
                 subsequent_indent="      ",
             )
+    if race.why:
+        lines += ["", "why no order explains it:", *(f"  {line}" for line in _reasons(race.why, salt))]
     lines += ["", f"schedule {list(schedule)} at the level of {level}"]
     return "\n".join(lines) + "\n"
+
+
+def _reasons(why: str, salt: str) -> list[str]:
+    """The judge's reasons, without the headline, which stands above the story."""
+    text = why.replace(f"-{salt}", "") if salt else why
+    lines = text.splitlines()[1:]
+    wrapped = [wrap(line, WIDTH, subsequent_indent="      ") or [""] for line in lines]
+    return [piece for pieces in wrapped for piece in pieces][1:MAX_STEPS]
 
 
 def _columns(workers: Sequence[str], race: Race, salt: str) -> list[str]:
