@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from continuum_conformance.postgres import wire
@@ -92,6 +92,7 @@ backend = st.one_of(
 places = st.lists(st.integers(0, 10_000), max_size=20)
 
 
+@settings(deadline=None)
 @given(st.lists(frontend, max_size=12), places)
 @example([query("COPY t TO STDOUT"), query("SELECT 1")], [1, 2, 3, 4, 5])
 def test_a_client_says_the_same_in_any_pieces(messages: list[bytes], places: list[int]) -> None:
@@ -101,6 +102,7 @@ def test_a_client_says_the_same_in_any_pieces(messages: list[bytes], places: lis
     assert [event for piece in cut(data, places) for event in client.receive(piece)] == whole
 
 
+@settings(deadline=None)
 @given(st.lists(frontend.filter(lambda raw: b"COPY" not in raw), max_size=12))
 def test_nothing_that_a_client_says_gets_lost(messages: list[bytes]) -> None:
     data = startup(user="me") + b"".join(messages) + SYNC
@@ -124,6 +126,7 @@ def merged(events: Iterable[wire.ServerEvent]) -> list[wire.ServerEvent]:
     return result
 
 
+@settings(deadline=None)
 @given(st.lists(backend, max_size=20), places)
 def test_a_server_says_the_same_in_any_pieces_and_nothing_gets_lost(
     messages: list[bytes], places: list[int]
@@ -303,6 +306,7 @@ def test_the_nature_of_a_statement(sql: str, expected: Nature) -> None:
     assert wire.nature(sql) is expected
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=" ;'\"$-/*aE\\\n1x", max_size=40))
 def test_any_text_has_a_nature(sql: str) -> None:
     assert wire.nature(sql) in Nature

@@ -23,6 +23,7 @@ from continuum_conformance.model import Aspect, Kind
 from continuum_conformance.model.tagged import Opaque, decode, encode
 from continuum_conformance.suite.attribution import by_necessity
 from continuum_conformance.suite.lab import SECOND_PROCESS, Lab, Session
+from continuum_conformance.suite.races.again import show_again
 from continuum_conformance.suite.script import call_text, outcome_text
 from continuum_conformance.suite.testing import PROFILES, registered, run_test
 from continuum_conformance.suite.violation import Step, Violation
@@ -261,6 +262,8 @@ class Replay:
     program: list[Call]
     """Empty when the calls cannot be carried in a file, or it takes the test to judge them; then the test itself is
     run again."""
+    race: Mapping[str, Any] | None = None
+    """Of a race, the scenario, the schedule and the level."""
 
 
 def _stand_in(kind: str) -> Any:
@@ -369,6 +372,8 @@ def save(
         "judged_by": "the test" if violation.aspect is None else "the model",
         "calls": calls,
     }
+    if violation.race is not None:
+        data |= {"race": dict(violation.race), "story": violation.story.splitlines()}
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{name}.json"
     file.write_text(json.dumps(data, indent=1, ensure_ascii=True) + "\n", "utf-8")
@@ -429,6 +434,7 @@ def load(file: Path) -> Replay:
             data["profile"],
             data["seed"],
             program if data.get("judged_by") != "the test" else [],
+            data.get("race"),
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise ReplayError(f"{file} is damaged: {type(error).__name__}: {error}") from error
@@ -447,7 +453,12 @@ def run(session: Session, replay: Replay) -> Violation | None:
     """
     own = tuple(clause for clause in replay.own if clause in CLAUSES)
     session.renew_handles()
-    if replay.program:
+    if replay.race is not None:
+        found = show_again(session, replay.race)
+        if found is not None:
+            found.test = replay.test
+            return found
+    elif replay.program:
         found = perform(session, replay.program, replay.salt, own)
         if found is not None and set(found.clauses) & set(replay.clauses):
             found.test = replay.test

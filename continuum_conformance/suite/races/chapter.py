@@ -11,7 +11,7 @@ from continuum_conformance.suite.races.exploring import explore, told
 from continuum_conformance.suite.races.levels import Level, level_of
 from continuum_conformance.suite.races.prediction import conflict
 from continuum_conformance.suite.races.running import clauses_of, operations_of, run_race
-from continuum_conformance.suite.races.scenarios import CLASSICS, Scenario, pairs, usable
+from continuum_conformance.suite.races.scenarios import CLASSICS, Scenario, all_pairs, usable
 from continuum_conformance.suite.situations import each
 from continuum_conformance.suite.testing import Profile, Search, checks
 from continuum_conformance.suite.violation import Violation
@@ -60,13 +60,11 @@ for _scenario in CLASSICS:
 
 def conflicting(session: Session, clause: str) -> Iterator[Scenario]:
     """The pairs whose two orders differ, and which break this clause first when they have no explanation."""
-    for situation, first, second in pairs(session.capabilities):
-        name = f"{first} against {second}, {situation.name}"
-        scenario = Scenario(name, situation, {"A": (first,), "B": (second,)})
+    for scenario in all_pairs(session.capabilities):
         if clauses_of(scenario)[0] != clause or not usable(scenario, session.capabilities):
             continue
         lab = Lab(session)
-        lab.direct = True
+        lab.direct = not session.subject.is_async
         operations = operations_of(scenario, lab)
         if conflict(session.specification, lab.world, operations["A"], operations["B"]):
             yield scenario

@@ -13,7 +13,7 @@ from itertools import combinations_with_replacement
 
 from continuum_conformance.contract.records import RunState
 
-__all__ = ["CLASSICS", "SITUATIONS", "Act", "Scenario", "Situation", "acts", "pairs"]
+__all__ = ["CLASSICS", "SITUATIONS", "Act", "Scenario", "Situation", "acts", "all_pairs", "pairs", "usable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +115,13 @@ def pairs(capabilities: frozenset[str]) -> Iterator[tuple[Situation, Act, Act]]:
         for first, second in combinations_with_replacement(acts(capabilities, situation), 2):
             if not (first in READS and second in READS):
                 yield situation, first, second
+
+
+def all_pairs(capabilities: frozenset[str]) -> Iterator[Scenario]:
+    """The pairs as scenarios."""
+    for situation, first, second in pairs(capabilities):
+        name = f"{first} against {second}, {situation.name}"
+        yield Scenario(name, situation, {"A": (first,), "B": (second,)})
 
 
 def _classic(name: str, situation: str, *clauses: str, **workers: tuple[Act, ...]) -> Scenario:
