@@ -173,9 +173,7 @@ def test_what_cannot_be_loaded_is_named_with_what_to_do(target, told):
     assert told in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "target", [InMemoryHarness, InMemoryHarness(), InMemoryJournal, InMemoryJournal(), InMemoryHarness]
-)
+@pytest.mark.parametrize("target", [InMemoryHarness, InMemoryHarness(), InMemoryJournal, InMemoryJournal()])
 def test_objects_are_targets_too(target):
     assert callable(harness_of(target).open)
 

@@ -60,10 +60,10 @@ APART: tuple[Any, ...] = (
         {"a": []},
     ),
     *(
-        Decimal("1"),
+        Decimal(1),
         Decimal("1.0"),
         Decimal("-0"),
-        Decimal("0"),
+        Decimal(0),
         Decimal("0E+3"),
         Decimal("NaN"),
         Decimal("sNaN"),
@@ -128,7 +128,7 @@ def test_the_order_of_keys_counts_only_when_asked_for():
 
 def test_sets_of_mixed_types_are_compared():
     members = [1, "1", b"1", None, (1,), frozenset({1}), Decimal("1.5"), UUID(int=1), date(2026, 1, 1), 0.5]
-    assert equal(set(members), set(reversed(members)))
+    assert equal(set(members), {*members[5:], *members[:5]})
     assert not equal(set(members), {*members[1:], 2})
     assert not equal({1}, {True})
     assert not equal({frozenset({1})}, {frozenset({1.0})})

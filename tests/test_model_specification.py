@@ -65,8 +65,8 @@ def call(name: str, *given: Any, run_id: Any = "r", instance: Any = SHOP) -> Ope
     return Operation(name, {"instance": instance, **dict(zip(names, values, strict=True))})
 
 
-def start(input: Any = None, workflow: Any = "w", **where: Any) -> Operation:
-    return call("start_run", workflow, input, **where)
+def start(given: Any = None, workflow: Any = "w", **where: Any) -> Operation:
+    return call("start_run", workflow, given, **where)
 
 
 def append(token: Any = None, event: Any = None, **where: Any) -> Operation:

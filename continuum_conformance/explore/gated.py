@@ -19,7 +19,8 @@
 4. A worker that is silent for `grace` while another could move and no thread of this process runs, is taken to
    wait in its client, for a connection of a pool or a lock of a thread. That is a guess; `client_waits` counts it.
 5. A worker that tries in vain again and again is not offered while another one could move (`PATIENCE`).
-6. After the last step, also after one that failed, every session that is not idle is ended.
+6. After the last step sessions that are still in a transaction are ended; after a run that was given up, all of
+   its workers' sessions are, and no new ones taken until the bodies are back.
 
 What decides is the order of steps, never time; times only bound how long is waited before the server is asked.
 """
@@ -156,6 +157,9 @@ class GatedExecutor:
         self.grace = grace
         self.client_waits = 0
         """How often, over all runs, a worker was taken to wait in its client: runs that may not replay."""
+        self.server_chose = 0
+        """How often, over all runs, a step let one of several that waited go on. Which one, is the server's choice:
+        where the row that they wait for was changed, all are woken and race for its new version."""
         self.left_open: list[str] = []
         """What finished workers left open in the last run: sessions in a transaction, with their last statement."""
         self._control = connect(gate.server_dsn)
@@ -315,13 +319,21 @@ class _Run:
                 self._last = worker.name
                 self._settle()
             self._last = None
-            while options := self._options():
-                self._move(self._choose(options))
-                self._settle()
+            self._move_all()
             if any(not worker.finished for worker in self._workers.values()):
                 self._stuck()
         except _GivenUp:
             pass
+
+    def _move_all(self) -> None:
+        """Move one worker after another, until none can move."""
+        while options := self._options():
+            chosen = self._choose(options)
+            waiting = [session for session in self._busy() if session.keep_reply]
+            self._move(chosen)
+            self._settle()
+            if len(waiting) > 1 and any(session.replied for session in waiting):
+                self._executor.server_chose += 1
 
     def _attribute(self, session: Session) -> str:
         """Whose work begins on this session: of those that share its listener, the one that moves."""
@@ -584,9 +596,7 @@ class _Run:
             if self._gate.poll(0.05):
                 self._reconsider()
                 self._settle()
-                while options := self._options():
-                    self._move(self._choose(options))
-                    self._settle()
+                self._move_all()
             if all(worker.finished for worker in self._workers.values()):
                 return
         unfinished = [worker for worker in self._workers.values() if not worker.finished]
@@ -604,7 +614,8 @@ class _Run:
         gates = {worker.gate for worker in self._workers.values()}
         mine = [s for s in gate.sessions() if s.gate in gates]
         given_up = any(worker.started and not worker.finished for worker in self._workers.values())
-        ending = [s for s in mine if (given_up and not _is_idle(s)) or s.status in ("T", "E")]
+        # Bodies that have not come back must find nothing through which they could go on.
+        ending = mine if given_up else [s for s in mine if s.status in ("T", "E")]
         self._executor.left_open = [
             f"{s.worker}: {s.latest.label if s.latest else ''}" for s in ending if not given_up
         ]
@@ -642,10 +653,6 @@ class _Run:
                 self._executor._replace(worker.thread)
         pids = {s.pid for s in self._gate.sessions() if s.gate in gates and s.pid and not s.quiet}
         self._executor._terminate(pids)
-
-
-def _is_idle(session: Session) -> bool:
-    return session.quiet and session.status == "I"
 
 
 def _load() -> float:

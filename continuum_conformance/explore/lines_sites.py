@@ -405,10 +405,16 @@ class _Text:
 
     def node(self, instruction: dis.Instruction) -> ast.expr | None:
         """As a parsed expression; None when it is none."""
-        try:
-            return ast.parse(f"({self._whole(instruction)})", mode="eval").body
-        except (SyntaxError, ValueError):
-            return None
+        text = f"({self._whole(instruction)})"
+        for _ in range(3):
+            try:
+                return ast.parse(text, mode="eval").body
+            except (SyntaxError, ValueError):
+                return None
+            except SystemError:
+                # Python 3.11, when a collection of garbage runs code meanwhile (python/cpython#106905).
+                continue
+        return None
 
 
 # Builtins and methods of builtin types by what they do to containers; the rest is unknown.

@@ -33,7 +33,7 @@ from typing import Protocol
 from continuum_conformance.explore.lines_sites import Site
 from continuum_conformance.explore.schedule import Choice, Chooser, Execution, Touch
 
-__all__ = ["Abandoned", "Blocker", "Turns", "Worker", "stack_of"]
+__all__ = ["Abandoned", "Blocker", "Turns", "Worker", "stack_of", "strangers"]
 
 MANY_STEPS = 300
 """Steps within one turn after which a worker lets others go first: it may be spinning."""
@@ -472,19 +472,7 @@ class Turns:
         return held or not self._strangers()
 
     def _strangers(self) -> bool:
-        """Whether there is a thread that could be the adapter's, or could work for it."""
-        known = {worker.ident for worker in self.workers} | {self._caller, threading.main_thread().ident}
-        for ident, top in sys._current_frames().items():
-            if ident in known:
-                continue
-            frame: FrameType | None = top
-            files = []
-            while frame is not None:
-                files.append(frame.f_code.co_filename.replace("\\", "/"))
-                frame = frame.f_back
-            if not any(harmless in file for file in files for harmless in _HARMLESS):
-                return True
-        return False
+        return strangers({worker.ident for worker in self.workers} | {self._caller})
 
     def _give_up(self) -> None:
         """End the bodies of all workers, after noting where each of them is."""
@@ -513,6 +501,21 @@ class Turns:
 # Threads of tools that may be there beside an adapter's: a test runner's, a debugger's, and the kit's own, which
 # wait for work that only the kit gives them.
 _HARMLESS = ("/continuum_conformance/", "/execnet/", "/xdist/", "/_pytest/", "pytest_timeout", "/pydevd")
+
+
+def strangers(known: set[int]) -> bool:
+    """Whether there is a thread that could be the adapter's, or could work for it, other than the ``known`` ones."""
+    for ident, top in sys._current_frames().items():
+        if ident in known or ident == threading.main_thread().ident:
+            continue
+        frame: FrameType | None = top
+        files = []
+        while frame is not None:
+            files.append(frame.f_code.co_filename.replace("\\", "/"))
+            frame = frame.f_back
+        if not any(harmless in file for file in files for harmless in _HARMLESS):
+            return True
+    return False
 
 
 def stack_of(frame: FrameType | None) -> str:

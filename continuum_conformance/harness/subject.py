@@ -228,6 +228,8 @@ def _trace(error: BaseException) -> str:
         frames = traceback.extract_tb(error.__traceback__)
         kept = [frame for frame in frames if Path(frame.filename).parent != _HERE]
         lines = traceback.format_list(kept[-12:]) + traceback.format_exception_only(error)
+        if not kept and error.__cause__ is not None:
+            lines.insert(0, _trace(error.__cause__))  # a coroutine that raised StopIteration, say
         return "".join(lines)
     except Exception as wrong:  # noqa: BLE001 - a foreign exception may not even print
         return f"{type(error).__name__} (its traceback cannot be shown: {type(wrong).__name__})"
@@ -263,6 +265,8 @@ class Subject:
         self.withdrawn = frozenset(without) & self.declared
         self.capabilities = self.declared - frozenset(without)
         self.dsn, self.directory, self.limit = dsn, directory, limit
+        self.dsn_for: Callable[[str], str] | None = None
+        """The DSN by which each worker connects, where it is not the store's own but a gate's."""
         self.pickled = _pickled(self.harness)
         """The harness as it was before its first use, for a second process; None when it cannot be pickled."""
         self._loop: LoopThread | None = None
@@ -287,7 +291,7 @@ class Subject:
         Raises:
             HarnessError: when the author's ``open`` raises, hangs, or returns no journal.
         """
-        harness = self._guard("setting the harness's dsn or directory", self._equipped)
+        harness = self._guard("setting the harness's dsn or directory", lambda: self._equipped(worker))
         if self._loop is not None and not self._loop.alive(self.limit):
             self._loop = LoopThread()  # a call that hung blocks the old one
         if self._loop is None and (
@@ -318,12 +322,12 @@ class Subject:
             return handle
         return self._open_on(self._loop, harness, worker)
 
-    def _equipped(self) -> Any:
+    def _equipped(self, worker: str) -> Any:
         """The harness, bearing what the kit provides."""
         harness = self.harness
         if "postgres" in self.needs:
             harness = copy.copy(harness)
-            harness.dsn = self.dsn
+            harness.dsn = self.dsn_for(worker) if self.dsn_for is not None else self.dsn
         if "directory" in self.needs:
             harness.directory = self.directory
         return harness

@@ -164,6 +164,8 @@ class _Core:
         """Operations that cannot happen here, however many events there are."""
 
 
+NOT_ASKED = _Core(None, None)
+
 _State = tuple[_Core, int]
 """The run without its events, and how many there are."""
 
@@ -411,8 +413,8 @@ class RunProblem(Problem):
         token = operation.arguments["lease_token"]
         relative = self._relative[index]
         if relative:
-            known = core.accepts.get((token, type(token)), core)
-            if known is not core:
+            known = core.accepts.get((token, type(token)), NOT_ASKED)
+            if known is not NOT_ASKED:
                 return known
         found = self._append_core(operation, core, count)
         if relative:

@@ -7,10 +7,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+from continuum_conformance.contract.records import Instance
 from continuum_conformance.explore.free import FreeThreads
+from continuum_conformance.explore.gated import GatedExecutor
 from continuum_conformance.explore.lines import LineExecutor
 from continuum_conformance.explore.schedule import Executor
+from continuum_conformance.model import Operation
+from continuum_conformance.postgres.gate import Gate
 from continuum_conformance.suite.lab import Session
 from continuum_conformance.suite.races.scenarios import Scenario
 from continuum_conformance.suite.testing import Profile
@@ -112,6 +117,10 @@ def level_of(session: Session) -> Level:
 def _finest(session: Session) -> Level:
     if session.subject.is_async:
         return Level("threads", FreeThreads(), "async adapters are not scheduled yet")
+    if "postgres" in session.subject.needs and session.subject.dsn is not None:
+        level = _gated(session, session.subject.dsn)
+        if level is not None:
+            return level
     external = bool(session.subject.needs) or "durable" in session.capabilities
     files = own_files(session.handle("A").journal, session.subject.harness)
     if not files:
@@ -125,6 +134,29 @@ def _finest(session: Session) -> Level:
     for worker in ("A", "B", "C"):
         executor.adopt(session.handle(worker).journal, session.subject.harness)
     return Level(executor.level, executor, costly=external)
+
+
+def _gated(session: Session, dsn: str) -> Level | None:
+    """Statements of PostgreSQL, each worker behind its gate; None where the gate sees no connection."""
+    subject = session.subject
+    gate = Gate(dsn)
+    session.at_close.append(gate.close)
+    executor = GatedExecutor(gate, parks=tuple(getattr(subject.harness, "tables", None) or ()))
+    session.at_close.insert(0, executor.close)
+    session.close_handles()
+    subject.dsn_for = gate.dsn_for
+    for worker in ("A", "B", "C"):
+        session.handle(worker).call(
+            Operation("get_run", {"instance": Instance("gate"), "run_id": str(UUID(int=1))})
+        )
+    if any(gate.sees_no_connection(worker) for worker in ("A", "B", "C")):
+        session.close_handles()
+        subject.dsn_for = None
+        session.remarks[
+            "races are not interleaved at statements: a handle's gate saw no connection (one engine for all?)"
+        ] += 1
+        return None
+    return Level("statements", executor)
 
 
 def _free(session: Session, before: Level) -> Level:

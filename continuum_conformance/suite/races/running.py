@@ -133,7 +133,10 @@ def run_race(session: Session, scenario: Scenario, executor: Executor, chooser: 
     before = lab.world
     arranging = len(lab.steps)
     recording = _Recording()
-    point: Callable[[str], None] | None = getattr(executor, "point", None)
+    point: Callable[[str], None] | None = (
+        getattr(executor, "point", None) if executor.level != "statements" else None
+    )
+    began: Callable[[str], None] | None = getattr(executor, "began", None)
     handles = {worker: session.handle("A" if scenario.one_handle else worker) for worker in scenario.workers}
 
     def body(worker: str, acts: tuple[Act, ...]) -> Callable[[], None]:
@@ -145,6 +148,8 @@ def run_race(session: Session, scenario: Scenario, executor: Executor, chooser: 
                     continue
                 if point is not None and act is not acts[0]:
                     point(f"before {act}")
+                if began is not None:
+                    began(worker)
                 call = handles[worker].direct if lab.direct else handles[worker].call
                 outcome = recording.carry_out(operation, call)
                 if operation.name == "acquire" and isinstance(outcome.value, Lease):
