@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -554,6 +554,27 @@ class TestRepetition:
         for _ in range(50):
             again = store()
             assert told(executor.run({"A": again.append, "B": again.append}, Scripted(schedule))) == first
+
+    @pytest.mark.parametrize("bound", [1, 2, None])
+    @pytest.mark.parametrize("store", [LockReleasedBeforeTheWrite, DoubleChecked, CopyThenReplace, OneLock])
+    def test_passing_over_what_cannot_be_disturbed_loses_no_outcome(
+        self, executor: LineExecutor, store: type[Store], bound: int | None
+    ) -> None:
+        def outcomes(reduced: bool) -> set[str]:
+            seen: set[str] = set()
+
+            def attempt(chooser: Chooser) -> tuple[Execution, None]:
+                tried = store()
+                execution = executor.run({"A": tried.append, "B": tried.append}, chooser)
+                seen.add(repr((tried.events, tried.count, vars(tried).get("made"))))
+                if not reduced:
+                    execution.choices = [replace(choice, touches=None) for choice in execution.choices]
+                return execution, None
+
+            assert walk(attempt, bound=bound).exhausted
+            return seen
+
+        assert outcomes(reduced=True) == outcomes(reduced=False)
 
     def test_three_workers(self, executor: LineExecutor) -> None:
         def attempt(chooser: Chooser) -> tuple[Execution, Execution | None]:

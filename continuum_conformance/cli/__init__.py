@@ -28,6 +28,7 @@ __all__ = ["main"]
 _COMMANDS = {
     "check": "checking:check",
     "replay": "replaying:replay",
+    "race": "racing:race",
     "clauses": "catalogue:clauses",
     "adapters": "catalogue:adapters",
 }

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from continuum_conformance import __version__
 from continuum_conformance.contract.capabilities import CAPABILITIES
 from continuum_conformance.contract.clauses import CONTRACT_VERSION, select
+from continuum_conformance.contract.journal import OPERATIONS
 from continuum_conformance.harness.subject import CALL_LIMIT
 
 __all__ = ["POSTGRES_CHOICES", "PROFILES", "parser"]
@@ -33,6 +34,15 @@ exit codes:
   1  it shows
   2  wrong usage, a file that is no replay file, or an adapter that cannot be loaded or opened
   3  the replay could not be completed
+"""
+
+
+_RACE_CODES = """\
+exit codes:
+  0  no race was found within the budget
+  1  one was found
+  2  wrong usage, or an adapter that cannot be loaded or opened
+  3  the hunt could not be completed
 """
 
 
@@ -65,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
 
     _check(command("check", "check an adapter and print the verdict", _CODES))
     _replay(command("replay", "carry out a saved counterexample again", _REPLAY_CODES))
+    _race(command("race", "hunt for a race, for as long as you like", _RACE_CODES))
     _clauses(command("clauses", "print the clauses of the contract"))
     _adapters(command("adapters", "list the installed adapters"))
     return whole
@@ -120,6 +131,41 @@ def _replay(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="a replay file, as in out/FEN-3.json")
     parser.add_argument(
         "target", metavar="TARGET", nargs="?", help=f"{_TARGET}; by default the one that the file names"
+    )
+    _store(parser)
+    _screen(parser)
+
+
+def _race(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", metavar="TARGET", help=_TARGET)
+    group = parser.add_argument_group("what is tried")
+    group.add_argument(
+        "--ops",
+        type=_operations,
+        default=frozenset(),
+        metavar="append,acquire",
+        help="operations that may take part (default: all); load and get_run always may",
+    )
+    group.add_argument(
+        "--workers", type=int, choices=(2, 3, 4), default=3, help="how many at once, at most (default: 3)"
+    )
+    group.add_argument(
+        "--strategy",
+        choices=("exhaustive", "pct", "random"),
+        default="exhaustive",
+        help="walk the known scenarios, then random programs; or draw programs and schedules at once (default: exhaustive)",
+    )
+    group.add_argument(
+        "--budget", type=_seconds, default=30.0, metavar="SECONDS", help="how long (default: 30)"
+    )
+    group.add_argument(
+        "--seed", type=_seed, default=0, metavar="N", help="of the random programs (default: 0)"
+    )
+    group.add_argument(
+        "--corpus",
+        default=".continuum",
+        metavar="DIR",
+        help="where finds are kept, and what was explored, so that a later hunt goes on (default: .continuum)",
     )
     _store(parser)
     _screen(parser)
@@ -193,6 +239,16 @@ def _seconds(text: str) -> float:
     if not 0 <= seconds <= 86_400:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0 to 86400")
     return seconds or 86_400.0
+
+
+def _operations(text: str) -> frozenset[str]:
+    names = frozenset(part.strip() for part in text.split(",") if part.strip())
+    unknown = sorted(names - set(OPERATIONS))
+    if unknown or not names:
+        raise argparse.ArgumentTypeError(
+            f"{_listed(unknown) or 'nothing'} is no operation; there are {', '.join(OPERATIONS)}"
+        )
+    return names
 
 
 def _selection(text: str) -> tuple[str, ...]:

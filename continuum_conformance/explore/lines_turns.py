@@ -27,6 +27,7 @@ import time
 import traceback
 from _thread import allocate_lock, get_ident
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
@@ -79,6 +80,7 @@ class Worker:
         "gate",
         "ident",
         "name",
+        "native",
         "others",
         "refused",
         "site",
@@ -93,6 +95,7 @@ class Worker:
         self.gate = allocate_lock()
         self.gate.acquire()
         self.ident = 0
+        self.native = 0
         self.alive = True
         self.started = False
         self.detached = False
@@ -171,7 +174,7 @@ class Turns:
 
     def enter(self, worker: Worker) -> None:
         """The worker's thread has begun. It has the turn."""
-        worker.ident = get_ident()
+        worker.ident, worker.native = get_ident(), threading.get_native_id()
         self.by_ident[worker.ident] = worker
 
     def leave(self, worker: Worker) -> None:
@@ -434,10 +437,12 @@ class Turns:
                 if turn is None and (self.failure is not None or self._moves > self._too_many):
                     break
                 if turn is not None:
-                    # Long without a step, and twice at the same instruction: it is blocked, not slow.
+                    # Long without a step, twice at the same instruction, and asleep: it is blocked, not slow.
+                    # (On a busy machine a thread can be kept from running for a quarter of a second.)
                     frame = sys._current_frames().get(turn.ident)
                     here = (frame, frame.f_lasti if frame is not None else -1)
-                    if waited >= self._grace and here == looked and turn.ident:
+                    blocked = waited >= self._grace and here == looked and _sleeps(turn)
+                    if turn.ident and (blocked or waited >= self._limit):
                         self._detach(turn, frame)
                     looked = here
                     del frame
@@ -501,6 +506,15 @@ class Turns:
 # Threads of tools that may be there beside an adapter's: a test runner's, a debugger's, and the kit's own, which
 # wait for work that only the kit gives them.
 _HARMLESS = ("/continuum_conformance/", "/execnet/", "/xdist/", "/_pytest/", "pytest_timeout", "/pydevd")
+
+
+def _sleeps(worker: Worker) -> bool:
+    """Whether the worker's thread waits for something, as far as the system tells; else perhaps for a processor."""
+    try:
+        status = Path(f"/proc/self/task/{worker.native}/stat").read_text()
+    except OSError:
+        return True
+    return status.rpartition(")")[2].split()[0] != "R"
 
 
 def strangers(known: set[int]) -> bool:

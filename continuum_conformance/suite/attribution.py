@@ -58,6 +58,10 @@ def _of_refusal(step: Step, clauses: tuple[str, ...]) -> tuple[str, ...]:
         return ("LOD-2", *clauses) if step.outcome.kind is Kind.ERROR and "RUN-4" not in clauses else clauses
     if operation.name == "acquire":
         return ("LEA-1",)
+    if error in ("InvalidArgument", "NotDurable") and any(
+        operation.arguments.get(name, True) is None for name in ("input", "result", "error")
+    ):
+        return ("RUN-6",)
     if error == "NotDurable":
         return ("TRM-1", *(clause for clause in clauses if clause not in FENCE))
     if operation.name == "load_with_snapshot" and error == "LeaseMismatch" and "FIN-7" not in clauses:

@@ -24,7 +24,7 @@ class FirstSeqIsOne(InMemoryJournal):
         return given
 
 
-@wrong("APP-1", "ISO-2", message=r"the seqs read|append should have answered")
+@wrong("APP-1", message=r"the seqs read|append should have answered")
 class OneCounterForAllRuns(InMemoryJournal):
     """The seq comes from one database sequence, which all runs share."""
 

@@ -474,7 +474,7 @@ class DeadTransactionLeftInThePool(SqlJournal):
             self._pool.put(db)
 
 
-@wrong("ATM-3", message=r"but raised JournalUnavailable", harness=SqlHarness)
+@wrong("ATM-3", message=r"JournalUnavailable: no connection came free", harness=SqlHarness)
 class PoolLeak(SqlJournal):
     """A refused write keeps its connection: the pool is empty after a few."""
 

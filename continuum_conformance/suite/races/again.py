@@ -1,4 +1,4 @@
-"""Showing a race again: the scenario by its name, under the schedule that was kept."""
+"""Showing a race again: the scenario, under the schedule that was kept."""
 
 from __future__ import annotations
 
@@ -10,21 +10,13 @@ from continuum_conformance.suite.lab import Session
 from continuum_conformance.suite.races.exploring import told
 from continuum_conformance.suite.races.levels import level_of
 from continuum_conformance.suite.races.running import run_race
-from continuum_conformance.suite.races.scenarios import CLASSICS, Scenario, all_pairs
+from continuum_conformance.suite.races.scenarios import Scenario
 from continuum_conformance.suite.violation import Violation
 
-__all__ = ["scenario_named", "show_again"]
+__all__ = ["show_again"]
 
 FREE_ROUNDS = 200
 """Rounds of free-running threads, where no schedule could be kept."""
-
-
-def scenario_named(name: str, capabilities: frozenset[str]) -> Scenario | None:
-    """The scenario of this name, or None when this version of the kit has none."""
-    for scenario in (*CLASSICS, *all_pairs(capabilities)):
-        if scenario.name == name:
-            return scenario
-    return None
 
 
 def show_again(session: Session, race: Mapping[str, Any]) -> Violation | None:
@@ -32,11 +24,12 @@ def show_again(session: Session, race: Mapping[str, Any]) -> Violation | None:
 
     Args:
         session: the adapter.
-        race: the scenario's name, the schedule and the level, as `told` wrote them.
+        race: the scenario, the schedule and the level, as `told` wrote them.
+
+    Raises:
+        ValueError: when it is nothing of the kind.
     """
-    scenario = scenario_named(str(race.get("scenario")), session.capabilities)
-    if scenario is None:
-        return None
+    scenario = Scenario.from_data(race)
     schedule = [int(choice) for choice in race.get("schedule", ())]
     level = level_of(session)
     rounds = FREE_ROUNDS if level.executor.level == "threads" else 1

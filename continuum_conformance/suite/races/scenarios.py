@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations_with_replacement
+from typing import Any
 
 from continuum_conformance.contract.records import RunState
 
@@ -79,6 +80,35 @@ class Scenario:
     one_handle: bool = False
     """Whether all workers use one handle rather than one each."""
     classic: bool = field(default=False, compare=False)
+
+    def as_data(self) -> dict[str, Any]:
+        """The scenario as JSON data, for a replay file."""
+        workers = {
+            name: [[a.op, a.token, a.run, a.ttl] for a in acts_] for name, acts_ in self.workers.items()
+        }
+        return {
+            "scenario": self.name,
+            "situation": self.situation.name,
+            "workers": workers,
+            "clauses": list(self.clauses),
+            "one_handle": self.one_handle,
+        }
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Scenario:
+        """The scenario that `as_data` wrote. Raises ``ValueError`` for anything else."""
+        try:
+            workers = {
+                str(name): tuple(
+                    Act(str(op), str(token), int(run), float(ttl)) for op, token, run, ttl in acts_
+                )
+                for name, acts_ in data["workers"].items()
+            }
+            situation = SITUATIONS[data["situation"]]
+            clauses = tuple(map(str, data["clauses"]))
+            return cls(str(data["scenario"]), situation, workers, clauses, bool(data.get("one_handle")))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"malformed scenario: {error!r}") from error
 
 
 READS = (Act("load"), Act("get_run"))
