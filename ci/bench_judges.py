@@ -81,7 +81,11 @@ def journal(
         every = max(1, each // loads)
 
         def next_call(
-            worker: int, run_id: str = run_id, events: list[Any] = events, held: dict[int, int] = held
+            worker: int,
+            run_id: str = run_id,
+            events: list[Any] = events,
+            held: dict[int, int] = held,
+            every: int = every,
         ) -> tuple[Operation, Callable[[], Outcome]]:
             nonlocal count
             count += 1

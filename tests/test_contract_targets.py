@@ -288,7 +288,7 @@ def test_a_file_that_makes_no_sense_is_named(folder, text, told):
 
 def test_a_store_that_is_not_named_is_asked_for(folder, monkeypatch):
     with pytest.raises(TargetError, match="set CONTINUUM_DSN"):
-        default("postgres")
+        default(SimpleNamespace(needs="postgres", open=list))
     with pytest.raises(TargetError, match="set CONTINUUM_DIRECTORY"):
         default("sqlite")
     configured(folder, "[tool.continuum-conformance]\njournal = 'sqlite'\ndirectory = 'state'\n")

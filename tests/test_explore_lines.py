@@ -519,6 +519,60 @@ class TestThreadsOfItsOwn:
             assert walk(attempt, bound=None).exhausted
             assert seen == {"AABB", "ABAB", "ABBA", "BBAA", "BABA", "BAAB"}
 
+    @pytest.mark.skipif(sys.version_info >= (3, 12), reason="sys.monitoring goes beside a debugger")
+    def test_under_a_debugger_it_falls_back_and_says_so(self) -> None:
+        before = sys.gettrace()
+        sys.settrace(lambda *_: None)
+        try:
+            executor = LineExecutor([__name__])
+        finally:
+            sys.settrace(before)
+        store = OneLine()
+        executor.run({"A": store.append, "B": store.append}, Scripted(()))
+        executor.close()
+        assert store.fine()
+        assert executor.level == "operations"
+        assert "debugger" in (executor.reason or "")
+
+    @under_a_debugger
+    def test_bodies_run_in_the_threads_that_are_given(self) -> None:
+        with ThreadPoolExecutor(1, "a") as one, ThreadPoolExecutor(1, "b") as other:
+            pools = {"A": one, "B": other}
+            used: set[str] = set()
+
+            def submit(worker: str, body: Callable[[], None]) -> None:
+                pools[worker].submit(body)
+
+            with LineExecutor([__name__], submit=submit) as executor:
+
+                def attempt(chooser: Chooser) -> tuple[Execution, Execution | None]:
+                    store = OneLine()
+
+                    def body() -> None:
+                        used.add(threading.current_thread().name)
+                        store.append()
+
+                    execution = executor.run({"A": body, "B": body}, chooser)
+                    return execution, None if store.fine() else execution
+
+                assert walk(attempt, bound=1).found is not None
+                assert executor.level == "instructions"
+            assert used == {"a_0", "b_0"}
+
+    def test_a_body_that_never_ends_is_hung(self) -> None:
+        stop = [False]
+
+        def endless() -> None:
+            while not stop[0]:
+                pass
+
+        with LineExecutor(["continuum_conformance.contract"], limit=0.3, grace=0.1) as executor:
+            execution = executor.run({"A": endless, "B": lambda: None}, Scripted(()))
+        stop[0] = True
+        assert set(execution.hung) == {"A"}
+        assert "in endless" in execution.hung["A"]
+        assert execution.deadlock is None
+
     def test_who_blocks_in_something_unknown_is_gone_around(self) -> None:
         # A real lock that is nobody's: as if it were within a C extension.
         import _thread

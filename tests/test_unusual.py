@@ -19,17 +19,17 @@ from tests.unusual.drive import accusations, check
 
 FULL = os.environ.get("CONTINUUM_UNUSUAL") == "full"
 LEASES = ("LEA-4", "LEA-5", "FEN-4", "CLK-2")
-REFUSALS = ("APP-2", "APP-5", "APP-6", "FIN-7", "LEA-3", "SNP-6", "SNP-7", "ATM-2", "APP-10")
+REFUSALS = ("APP-2", "APP-5", "APP-6", "FIN-7", "LEA-3", "SNP-6", "SNP-7", "ATM-2")
 SHAPES = ("RUN-1", "LEA-4", "LOD-3")
 STORES = ("APP-10", "FEN-6", "SNP-3", "DUR-1")
 WHOLE = None
 
 ADAPTERS = {
     "minimal:MinimalHarness": WHOLE,
-    "dicts:Oddest": (*REFUSALS, "RUN-7", "APP-9", "FEN-7"),
-    "dicts:OddestPlain": REFUSALS,
+    "dicts:Oddest": (*REFUSALS, "RUN-7", "APP-9", "FEN-7", "APP-10"),
+    "dicts:OddestPlain": ("APP-5", "SNP-6", "SNP-7", "APP-10"),
     "dicts:LastOfAll": REFUSALS,
-    "dicts:FrozenHarness": (*REFUSALS, *SHAPES, "SNP-8", "TRM-1"),
+    "dicts:FrozenHarness": (*SHAPES, "FEN-6", "SNP-8"),
     "dicts:ActorHarness": SHAPES,
     "dicts:KeepsTheLease": REFUSALS,
     "dicts:HeldForAll": REFUSALS,
@@ -40,7 +40,7 @@ ADAPTERS = {
     "dicts:NegativeTokens": LEASES,
     "dicts:GlobalTokens": LEASES,
     "dicts:SortedKeys": ("RUN-1", "SNP-8"),
-    "others:LiteralHarness": ("TRM-1", "SNP-5"),
+    "others:LiteralHarness": ("SNP-8", "SNP-5"),
     "others:HintedHarness": ("TRM-5",),
     "others:ManagedHarness": ("TRM-5",),
     "others:PartialHarness": SHAPES,
@@ -58,7 +58,7 @@ ADAPTERS = {
     "dicts:journal_factory": SHAPES,
     "dicts:WholeJournal": SHAPES,
     "dicts:whole_journal": SHAPES,
-    "coroutines:AsyncDictHarness": (*REFUSALS, *SHAPES, "TRM-4"),
+    "coroutines:AsyncDictHarness": (*SHAPES, "TRM-4", "APP-10"),
     "coroutines:SyncOpenHarness": SHAPES,
     "coroutines:NeedsTheLoop": SHAPES,
     "coroutines:CountsItsOpens": SHAPES,
@@ -72,7 +72,7 @@ ADAPTERS = {
     "key_values:LmdbHarness": STORES,
     "key_values:DuckHarness": ("FEN-6", "SNP-3"),
     "redis_lua:RedisHarness": STORES,
-    "postgres_rows:SerializableHarness": ("SNP-3", "DUR-1"),
+    "postgres_rows:SerializableHarness": ("SNP-5", "DUR-1"),
     "postgres_rows:AdvisoryHarness": ("FEN-6", "DUR-1"),
     "postgres_rows:ForUpdateHarness": ("APP-1", "DUR-1"),
     "postgres_rows:AsyncpgHarness": ("FEN-6", "DUR-1"),

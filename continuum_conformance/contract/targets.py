@@ -113,6 +113,10 @@ def _entry_point(name: str) -> Any:
         )
     try:
         return points[name].load()
+    except ModuleNotFoundError as error:
+        raise TargetError(
+            f"the entry point {name!r} ({points[name].value}) cannot be loaded: {error}; is an extra not installed, as in continuum-conformance[all]?"
+        ) from error
     except _ANYTHING as error:
         raise TargetError(
             f"the entry point {name!r} ({points[name].value}) cannot be loaded: {_told(error)}"

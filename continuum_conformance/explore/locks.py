@@ -25,7 +25,7 @@ import time
 from _thread import allocate_lock, get_ident
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import CellType, CodeType, FunctionType, MethodType, ModuleType, TracebackType
+from types import CellType, FunctionType, MethodType, ModuleType, TracebackType
 from typing import Any
 
 from continuum_conformance.explore.lines_sites import Site
@@ -71,7 +71,7 @@ def _current(what: str) -> tuple[Turns, Worker] | None:
     return turns, worker
 
 
-_places: dict[tuple[CodeType, int], str] = {}
+_places: dict[tuple[str, int], str] = {}
 _OURS = tuple(
     str(Path(file).resolve())
     for file in (__file__, threading.__file__, queue.__file__, contextlib.__file__)
@@ -84,9 +84,9 @@ def _place() -> str:
     frame = sys._getframe(2)
     while frame.f_back is not None and frame.f_code.co_filename in _OURS:
         frame = frame.f_back
-    key = (frame.f_code, frame.f_lineno)
+    key = (frame.f_code.co_filename, frame.f_lineno)
     if key not in _places:
-        _places[key] = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+        _places[key] = f"{Path(key[0]).name}:{key[1]}"
     return _places[key]
 
 

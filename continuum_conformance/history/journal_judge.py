@@ -107,7 +107,7 @@ def _case(specification: Specification, world: World, key: Any, part: list[Recor
         return ModelProblem(journal_model(specification, world), key, chosen, last, inclusive)
 
     def later(order: Sequence[Recorded], rest: list[Recorded]) -> Case | None:
-        after = RunProblem(specification, key, run, order).run_at_end()
+        after = RunProblem(specification, key, run, order, numbering=numbering).run_at_end()
         return _case(specification, EMPTY if after is None else {key: after}, key, rest)
 
     return Case(key, entries, problem, telling, later, foresees=True)
@@ -119,10 +119,19 @@ class _Numbering:
     def __init__(self) -> None:
         self._numbers: dict[Hashable, int] = {}
         self._lists: dict[int, list[int] | None] = {}
+        self._appended: dict[int, tuple[int, bool]] = {}
 
     def of(self, event: Any) -> int:
         """The number of an event, but for its seq. Raises ``TypeError`` where its keys are no strings."""
         return self._numbers.setdefault(event_key(event), len(self._numbers))
+
+    def of_appended(self, event: Any) -> tuple[int, bool]:
+        """The number of an appended event, and whether it is well formed at first sight and names no seq."""
+        known = self._appended.get(id(event))
+        if known is None:
+            plain, relative = _appended(event)
+            known = self._appended[id(event)] = (NOTHING if plain is None else self.of(plain), relative)
+        return known
 
     def of_list(self, start: int, events: Sequence[Any]) -> list[int] | None:
         """The numbers of consecutive events, the first of which has the given seq; None when their seqs differ."""
@@ -249,9 +258,8 @@ class RunProblem(Problem):
         """Whether an append is well formed at first sight and names no seq: then only the token matters."""
         for index, entry in enumerate(entries):
             if entry.operation.name == "append":
-                event, self._relative[index] = _appended(entry.operation.arguments["event"])
-                if event is not None:
-                    self._appended[index] = numbering.of(event)
+                event = entry.operation.arguments["event"]
+                self._appended[index], self._relative[index] = numbering.of_appended(event)
         self._order_writers(len(events), certain)
 
     def _agrees(self, start: int, numbers: list[int] | None) -> bool:

@@ -6,8 +6,11 @@ the trace of a refused append breaks APP-9; one that shows a state changed by an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
+from continuum_conformance.contract.errors import NotDurable
+from continuum_conformance.contract.terms import check_durable
 from continuum_conformance.model import READS, Aspect, Impossible, Kind
 from continuum_conformance.suite.violation import Step
 
@@ -48,7 +51,45 @@ def attribute(found: Impossible, step: Step, before: Sequence[Step]) -> tuple[st
         return found.clauses
     if found.aspect is Aspect.EXISTENCE and suspect.operation.name in READS and "RUN-4" in found.clauses:
         return ("RUN-4",)
+    if suspect.outcome.ok and suspect.operation.key == operation.key and not suspect.mutates:
+        content = _content_clauses(found, suspect, before)
+        if content:
+            return content
     return _blame(found.aspect, step, suspect)
+
+
+def _content_clauses(found: Impossible, suspect: Step, before: Sequence[Step]) -> tuple[str, ...]:
+    """The clauses of a value that reads back as another one; none when it is not the value that is wrong."""
+    operation = suspect.operation
+    if found.aspect is Aspect.EVENTS and operation.name == "append":
+        place = re.match(r"the history differs: .* at events\[(\d+)\](?!\.seq)", found.message)
+        if place is None or "; the seqs read" in found.message:
+            return ()
+        written = [
+            s
+            for s in before
+            if s.operation.name == "append" and s.operation.key == operation.key and s.outcome.ok
+        ]
+        if int(place[1]) < len(written) - 1:
+            return ("LOD-4",)  # an earlier event, and the last append is what changed it
+        return ("TRM-2",) if _rich(operation.arguments["event"]) else ("TRM-1",)
+    if found.aspect is Aspect.RECORD:
+        changed = re.match(r"the run's (input|result|error) changed", found.message)
+        return ("TRM-2",) if changed and _rich(operation.arguments.get(changed[1])) else ()
+    if found.aspect is Aspect.SNAPSHOT and operation.name == "take_snapshot":
+        steps = getattr(operation.arguments["snapshot"], "steps_by_seq", {})
+        rich = any(_rich(step) for step in steps.values())
+        return ("TRM-2", "SNP-8") if rich and " at steps_by_seq" in found.message else ()
+    return ()
+
+
+def _rich(term: object) -> bool:
+    """Whether a durable term is one of `rich_terms`."""
+    try:
+        check_durable(term, "term", rich=False, max_depth=10**9)
+    except NotDurable:
+        return True
+    return False
 
 
 def _of_refusal(step: Step, clauses: tuple[str, ...]) -> tuple[str, ...]:

@@ -103,7 +103,12 @@ def told(scenario: Scenario, race: Race, level: str, schedule: Sequence[int]) ->
     """The violation of a race with its story, and with what a replay needs."""
     if race.violation is None:
         return None
-    where = {**scenario.as_data(), "schedule": list(schedule), "level": level}
+    where = {
+        **scenario.as_data(),
+        "schedule": list(schedule),
+        "preemptions": race.execution.preemptions,
+        "level": level,
+    }
     return replace(race.violation, story=story_of(scenario, race, level, schedule), race=where)
 
 

@@ -1,0 +1,85 @@
+"""Adapters that are wrong only in a race are found, told under the right clause, and replay; right ones pass."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the adapters are named as `tests.racing...`
+
+from continuum_conformance.harness import Subject
+from continuum_conformance.postgres import provide
+from continuum_conformance.suite.check import Plan, judge, preflight, run_check
+from continuum_conformance.suite.lab import Session
+from continuum_conformance.suite.races.again import show_again
+from continuum_conformance.suite.testing import PROFILES
+from tests.racing import memory, postgres
+
+CHAPTER = ("FEN-5", "CON-1", "CON-2", "CON-3", "CON-4", "SNP-10")
+
+
+@pytest.fixture(scope="module")
+def server():
+    with provide("auto") as found:
+        yield found
+
+
+def _checked(target, *, first, dsn=None):
+    session = Session(Subject(target, dsn=dsn, limit=5))
+    plan = Plan(PROFILES["quick"], seed=1, only=CHAPTER, first=first)
+    preflight(session)
+    results = run_check(session, plan)
+    return session, {j.clause.id: j for j in judge(session, plan, results)}
+
+
+def _found(target, clauses, dsn=None):
+    session, judgements = _checked(target, first=True, dsn=dsn)
+    try:
+        failed = {clause: j for clause, j in judgements.items() if j.verdict == "failed"}
+        assert set(failed) & set(clauses), {c: j.message for c, j in failed.items()}
+        violation = next(iter(failed.values())).violation
+        assert violation is not None
+        assert violation.story or violation.hang
+        assert violation.race["preemptions"] <= 2
+        if not violation.hang and violation.race["level"] != "threads":
+            for _ in range(3):
+                again = show_again(session, violation.race)
+                assert again is not None
+    finally:
+        session.close_all()
+
+
+@pytest.mark.parametrize(("target", "clauses"), memory.WRONG.items(), ids=lambda v: str(v).partition(":")[2])
+def test_a_race_in_memory_is_found(target, clauses):
+    _found(target, clauses)
+
+
+@pytest.mark.parametrize(
+    ("target", "clauses"), postgres.WRONG.items(), ids=lambda v: str(v).partition(":")[2]
+)
+def test_a_race_in_postgres_is_found(target, clauses, server):
+    _found(target, clauses, server.fresh_database())
+
+
+@pytest.mark.parametrize("target", [*postgres.RIGHT, "continuum_adapters.postgres:PostgresHarness"])
+def test_a_right_style_is_not_accused(target, server):
+    session, judgements = _checked(target, first=False, dsn=server.fresh_database())
+    try:
+        assert {
+            c: j.message for c, j in judgements.items() if j.verdict not in ("passed", "unsupported")
+        } == {}
+        assert session.race_level.name == "statements"
+    finally:
+        session.close_all()
+
+
+def test_the_reference_in_memory_is_not_accused():
+    session, judgements = _checked("continuum_adapters.in_memory:InMemoryHarness", first=False)
+    try:
+        assert {c: j.message for c, j in judgements.items() if j.verdict != "passed"} == {}
+        assert session.race_level.name == "instructions"
+        assert session.statistics["interleavings"] > 500
+    finally:
+        session.close_all()
