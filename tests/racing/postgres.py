@@ -30,7 +30,6 @@ from continuum_conformance.contract.arguments import (
     check_token,
     check_ttl,
 )
-from continuum_conformance.contract.terms import check_durable
 
 WRONG: dict[str, tuple[str, ...]] = {}
 RIGHT: list[str] = []
@@ -104,8 +103,7 @@ class Journal:
     def start_run(self, instance, run_id, workflow, input):
         key = check_names(instance, run_id)
         check_name(workflow, "workflow")
-        check_durable(input, "input")
-        self._retried(lambda: self._start(key, workflow, encode(input)))
+        self._retried(lambda: self._start(key, workflow, encode(input, "input")))
 
     def _start(self, key, workflow, data):
         with self._transaction() as c:
@@ -135,7 +133,7 @@ class Journal:
         return c.execute("SELECT count(*) FROM event WHERE instance = %s AND id = %s", key).fetchone()[0]
 
     def _insert(self, c, key, seq, plain):
-        c.execute("INSERT INTO event VALUES (%s, %s, %s, %s)", (*key, seq, encode({**plain, "seq": seq})))
+        c.execute("INSERT INTO event VALUES (%s, %s, %s, %s)", (*key, seq, encode({**plain, "seq": seq}, "event")))
 
     def load(self, instance, run_id):
         key = check_names(instance, run_id)
@@ -170,12 +168,10 @@ class Journal:
         self._finish(instance, run_id, lease_token, "suspended", None, None)
 
     def complete(self, instance, run_id, result, lease_token):
-        check_durable(result, "result")
-        self._finish(instance, run_id, lease_token, "completed", encode(result), None)
+        self._finish(instance, run_id, lease_token, "completed", encode(result, "result"), None)
 
     def fail(self, instance, run_id, error, lease_token):
-        check_durable(error, "error")
-        self._finish(instance, run_id, lease_token, "failed", None, encode(error))
+        self._finish(instance, run_id, lease_token, "failed", None, encode(error, "error"))
 
     def _finish(self, instance, run_id, lease_token, state, result, error):
         key, token = check_names(instance, run_id), check_token(lease_token)
