@@ -3,6 +3,7 @@
 import threading
 import time
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -68,7 +69,7 @@ def test_threads_record_everything_once_and_no_stamp_twice() -> None:
     assert sorted(history.workers) == [f"w{n}" for n in range(8)]
     for name in history.workers:
         own = [entry for entry in history if entry.worker == name]
-        assert all(first.precedes(second) for first, second in zip(own, own[1:], strict=False))
+        assert all(first.precedes(second) for first, second in pairwise(own))
 
 
 def test_another_clock_may_be_given() -> None:

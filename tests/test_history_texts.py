@@ -63,20 +63,33 @@ def test_every_order_is_told_with_its_reason() -> None:
     empty = entry("A", "load", Outcome.of([]), (3, 4))
     verdict = judge([TAKEOVER, empty, beside], FULL, EXPIRED)
     assert verdict.text == (
-        "After A's acquire returned token 2, B's append with token 1 was accepted, ..."
-        if False
-        else verdict.text
+        "B's append with token 1 was accepted, while A's acquire returned token 2 and A's load returned no events: "
+        "no order of these operations explains it.\n"
+        "\n"
+        "The operations:\n"
+        "  #1  A  acquire(run 'r', owner 'A', ttl 60) returned token 2  (beside #2)\n"
+        "  #2  B  append(run 'r', {'type': 'x'}, token 1) was accepted  (beside #1, #3)"
+        "  <- at its return nothing explains the history any more\n"
+        "  #3  A  load(run 'r') returned no events  (beside #2)\n"
+        "\n"
+        "Orders tried:\n"
+        "  #1, #3, #2: at #2, append was accepted, though LeaseMismatch was due (FEN-2)\n"
+        "  #2, #1, #3: at #3, the history has fewer events than it must: 0 instead of 1; "
+        "the first missing one is {'type': 'x', 'seq': 0} (LOD-1)"
     )
-    assert verdict.explanation is not None
-    assert {attempt.reason for attempt in verdict.explanation.attempts} >= {
-        "append was accepted, though LeaseMismatch was due"
-    }
 
 
 def test_what_does_not_matter_is_left_out() -> None:
     noise = [
         entry("C", "get_run", Outcome.of(Run("r", "flow", RunState.RUNNING)), (1, 9)),
-        entry("C", "append", Outcome(Kind.ERROR, error="LeaseMismatch"), (1, 9), event={"type": "q"}, lease_token=9),
+        entry(
+            "C",
+            "append",
+            Outcome(Kind.ERROR, error="LeaseMismatch"),
+            (1, 9),
+            event={"type": "q"},
+            lease_token=9,
+        ),
         entry("C", "load", Outcome.of([]), (2, 3)),
     ]
     why = judge([*noise, TAKEOVER, ZOMBIE], FULL, EXPIRED).explanation
@@ -120,7 +133,9 @@ def test_a_foreign_model_gives_its_own_reasons() -> None:
 
 
 def test_a_model_without_reasons_shows_its_state() -> None:
-    model: Model[int] = Model(lambda _key: 0, lambda state, _operation, outcome: state if outcome.ok else None)
+    model: Model[int] = Model(
+        lambda _key: 0, lambda state, _operation, outcome: state if outcome.ok else None
+    )
     history = [Recorded(Operation("ping", {}), Outcome(Kind.ERROR, error="InvalidArgument"), 1, 2, "A")]
     assert "the model does not allow it when its state is 0" in check_linearizable(history, model).text
 
@@ -171,7 +186,9 @@ def test_json_reads_back() -> None:
 
 
 def test_json_describes_what_it_cannot_carry() -> None:
-    odd = entry("A", "append", Outcome(Kind.ERROR, error="NotDurable"), (1, 2), event={"f": len}, lease_token=None)
+    odd = entry(
+        "A", "append", Outcome(Kind.ERROR, error="NotDurable"), (1, 2), event={"f": len}, lease_token=None
+    )
     data = json.loads(to_json([odd]))
     assert data["history"][0]["operation"]["args"]["event"] == {
         "$": "opaque",
@@ -202,8 +219,10 @@ def test_a_register_in_edn_is_what_jepsens_tools_read() -> None:
         "{:index 2, :type :ok, :process 1, :time 3, :f :read, :value nil}",
         "{:index 3, :type :ok, :process 0, :time 4, :f :write, :value 3}",
         "{:index 4, :type :invoke, :process 1, :time 5, :f :cas, :value [3 4]}",
-        "{:index 5, :type :info, :process 1, :time 6, :f :cas, :value [3 4], "
-        ':error [:JournalUnavailable "the line went dead"]}',
+        (
+            "{:index 5, :type :info, :process 1, :time 6, :f :cas, :value [3 4], "
+            ':error [:JournalUnavailable "the line went dead"]}'
+        ),
         "{:index 6, :type :invoke, :process 2, :time 7, :f :read, :value nil}",
         "{:index 7, :type :ok, :process 2, :time 8, :f :read, :value 3}",
         "{:index 8, :type :invoke, :process 0, :time 9, :f :write, :value 1}",
@@ -257,8 +276,8 @@ def test_terms_in_edn(term: Any, text: str) -> None:
     assert edn(term) == text
 
 
-@given(st.text(alphabet=st.characters(codec="utf-8")))
-def test_a_text_in_edn_stays_on_its_line(text: str) -> None:
+@given(st.text())
+def test_a_text_in_edn_stays_on_its_line_and_is_read_back(text: str) -> None:
     written = edn(text)
-    assert "\n" not in written
-    assert written.replace('\\"', "").replace("\\\\", "").count('"') >= 2
+    assert len(written.splitlines()) == 1
+    assert json.loads(written) == text  # what EDN and JSON escape, they escape alike

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from continuum_conformance.history.recording import Recorded
-from continuum_conformance.history.search import Problem, decide
+from continuum_conformance.history.search import Found, Problem, decide
 from continuum_conformance.history.verdict import Attempt, Explanation
 from continuum_conformance.history.wording import headline, tell
 from continuum_conformance.model import READS, Impossible
@@ -40,9 +40,10 @@ def explain(case: Case, blocked: int) -> Explanation:
         case: the part; its search has found that there is no order.
         blocked: the operation whose return no order reached.
     """
-    decisive = case.entries[_decisive(case, blocked) if case.foresees else blocked]
+    index, order = _decisive(case, blocked) if case.foresees else (blocked, None)
+    decisive = case.entries[index]
     prefix = [entry for entry in case.entries if _begun(entry, decisive)]
-    near, close = _close(case, prefix, decisive)
+    near, close = _close(case, prefix, decisive, order)
     kept = _smallest(near, close, decisive)
     needed = _needed(near, kept, decisive)
     attempts, more = _attempts(near, kept, decisive)
@@ -72,17 +73,21 @@ def _explained(
     case: Case, entries: Sequence[Recorded], last: Recorded, *, inclusive: bool = True
 ) -> bool | None:
     """Whether an order explains these operations up to a return; None when that took too long to find out."""
-    entries = [entry for entry in entries if _begun(entry, last)]
-    found = decide(case.problem(entries, _index(entries, last), inclusive), STATES + 50 * len(entries))
+    found = _found(case, entries, last, inclusive=inclusive)
     return None if found is None else found.order is not None
+
+
+def _found(case: Case, entries: Sequence[Recorded], last: Recorded, *, inclusive: bool) -> Found | None:
+    entries = [entry for entry in entries if _begun(entry, last)]
+    return decide(case.problem(entries, _index(entries, last), inclusive), STATES + 50 * len(entries))
 
 
 def _index(entries: Sequence[Recorded], wanted: Recorded) -> int:
     return next(index for index, entry in enumerate(entries) if entry is wanted)
 
 
-def _decisive(case: Case, blocked: int) -> int:
-    """The operation whose return ends the shortest prefix that no order explains.
+def _decisive(case: Case, blocked: int) -> tuple[int, Sequence[int] | None]:
+    """The operation whose return ends the shortest prefix that no order explains, and an order before it if known.
 
     Orders were found up to the blocked one's return, so it is that one or a later one. What makes a later one
     fail is what the search foresaw, and that is told by reads: so the reads are asked before the rest.
@@ -97,27 +102,32 @@ def _decisive(case: Case, blocked: int) -> int:
         return place == end or _explained(case, entries, entries[returns[place]]) is False
 
     if wrong(0):
-        return blocked
+        return blocked, None
     reads = [place for place in range(1, end) if entries[returns[place]].operation.name in READS]
     marks = [0, *reads, end]
     mark = bisect_left(marks, True, lo=1, hi=len(marks) - 1, key=wrong)
     place = marks[mark]
-    if _explained(case, entries, entries[returns[place]], inclusive=False):
-        return returns[place]
-    return returns[bisect_left(range(place), True, lo=marks[mark - 1] + 1, key=wrong)]
+    found = _found(case, entries, entries[returns[place]], inclusive=False)
+    if found is not None and found.order is not None:
+        return returns[place], found.order
+    return returns[bisect_left(range(place), True, lo=marks[mark - 1] + 1, key=wrong)], None
 
 
-def _close(case: Case, prefix: list[Recorded], decisive: Recorded) -> tuple[Case, list[Recorded]]:
+def _close(
+    case: Case, prefix: list[Recorded], decisive: Recorded, order: Sequence[int] | None
+) -> tuple[Case, list[Recorded]]:
     """The part of a long prefix to look at closely, and the case that begins where an order of the rest ends.
 
     Whatever order the rest had, nothing explains the history; so nothing explains it from there either.
     """
     if len(prefix) <= LONG:
         return case, prefix
-    found = decide(case.problem(prefix, _index(prefix, decisive), False), STATES + 50 * len(prefix))
-    if found is None or found.order is None:
+    if order is None:
+        found = _found(case, prefix, decisive, inclusive=False)
+        order = None if found is None else found.order
+    if order is None:
         return case, prefix
-    settled = list(found.order[:-RECENT])
+    settled = list(order[:-RECENT])
     taken = set(settled)
     rest = [entry for index, entry in enumerate(prefix) if index not in taken]
     later = case.later([prefix[index] for index in settled], rest)

@@ -257,7 +257,7 @@ def _edn_text(text: str) -> str:
         known = _ESCAPES.get(char)
         if known is not None:
             parts.append(known)
-        elif char < " " or "\x7f" <= char <= "\x9f" or "\ud800" <= char <= "\udfff":
+        elif char < " " or "\x7f" <= char <= "\x9f" or "\ud800" <= char <= "\udfff" or char in "\u2028\u2029":
             parts.append(f"\\u{ord(char):04x}")
         else:
             parts.append(char)

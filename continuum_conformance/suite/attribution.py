@@ -43,7 +43,7 @@ def attribute(found: Impossible, step: Step, before: Sequence[Step]) -> tuple[st
     elif found.aspect is Aspect.ANSWER and operation.name == "acquire" and "LEA-4" in clauses:
         clauses = ("LEA-4",) if found.message.startswith("the new token") else ("LEA-1",)
     if found.aspect in (Aspect.REFUSED, Aspect.WRONG_ERROR) and _after_error(step, before):
-        return tuple(dict.fromkeys(("ATM-3", *clauses)))
+        return ("ATM-3",)  # until the failed call proves to be needless
     if operation.name not in READS or found.aspect in PLAIN:
         return clauses
     suspect = _suspect(operation.key, before)
@@ -180,7 +180,9 @@ def _after_error(step: Step, before: Sequence[Step]) -> bool:
     """Whether a call that should have answered failed with no contract error, right after another had failed."""
     if step.outcome.kind is Kind.HANG:
         return bool(before) and before[-1].outcome.kind in (Kind.ERROR, Kind.RAW)
-    if step.outcome.kind is not Kind.RAW and step.outcome.error != "JournalUnavailable":
+    if step.outcome.error == "JournalUnavailable":
+        return any(not earlier.outcome.ok for earlier in before)
+    if step.outcome.kind is not Kind.RAW:
         return False
     same = [s for s in before if s.operation.worker == step.operation.worker]
     return bool(same) and not same[-1].outcome.ok and same[-1].outcome.kind is not Kind.HANG

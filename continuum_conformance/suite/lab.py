@@ -67,6 +67,9 @@ BROAD = frozenset(
         "ISO-1",
         "ISO-2",
         "ISO-3",
+        "LOD-3",
+        "TRM-4",
+        "TRM-5",
         "DUR-1",
         "CLK-2",
     }
@@ -303,7 +306,7 @@ class Lab:
         assumed: tuple[str, ...] = ()
         if not self._arranging and self.clauses:
             own = tuple(clause for clause in self.clauses if clause in cited)
-            if not own and not (aspect in PLAIN_ASPECTS and self.clauses[0] in BROAD):
+            if not own and not self._untried(cited, outcome, aspect):
                 own = assumed = self.clauses[:1]
             clauses = (*own, *(clause for clause in cited if clause not in own))
         hang = outcome is not None and outcome.kind is Kind.HANG
@@ -321,6 +324,20 @@ class Lab:
             aspect=aspect,
             assumed=assumed,
         )
+
+    def _untried(self, cited: tuple[str, ...], outcome: Outcome | None, aspect: Aspect | None) -> bool:
+        """Whether what was found has nothing to do with the test's own clause, which is left untried."""
+        if cited[:1] in (("ATM-3",), ("TRM-2",)):
+            return True
+        if aspect not in PLAIN_ASPECTS:
+            return False
+        error = outcome.error if outcome is not None and outcome.kind is Kind.ERROR else None
+        about_terms = self.clauses[0].startswith("TRM") and error not in (
+            None,
+            "NotDurable",
+            "InvalidArgument",
+        )
+        return self.clauses[0] in BROAD or about_terms
 
     def fail(self, message: str, *clauses: str) -> None:
         """Report what the model cannot see. Raises `Violation`; clauses default to the test's first."""

@@ -35,8 +35,10 @@ class Lossy(InMemoryJournal):
     def _give_out(self, term):
         if isinstance(term, dict):
             return {self.key(key): self._give_out(value) for key, value in term.items()}
-        if isinstance(term, (list, tuple, set, frozenset)):
+        if isinstance(term, (list, tuple)):
             return self.container(type(term), [self._give_out(value) for value in term])
+        if isinstance(term, (set, frozenset)):
+            return self.container(type(term), list(term))
         return self.leaf(term)
 
     def load_with_snapshot(self, instance, run_id, lease_token):

@@ -76,7 +76,7 @@ def the_same_run_id_in_two_instances_is_two_runs(lab: Lab, how: str) -> None:
 
 @checks("ISO-1", needs="opaque_run_ids", cases=each(separator=SEPARATORS))
 def no_two_keys_collide_by_being_joined(lab: Lab, separator: str) -> None:
-    a, b, c = f"a{lab.salt}", "b", "c"
+    a, b, c = f"a{lab.salt}", "b", f"c{lab.salt}"
     first = lab.run(c, Instance(f"{a}{separator}{b}"))
     second = lab.run(f"{b}{separator}{c}", Instance(a))
     _work(first, "first")

@@ -10,6 +10,8 @@ from continuum_conformance.suite.situations import ACTIVE, TERMINAL, each, lease
 from continuum_conformance.suite.testing import checks
 
 MANY = 1_500
+SOME = 11
+"""Enough to see most wrong orders, in a history that a person can read."""
 HUGE = 10_000
 MIB = 2**20
 
@@ -20,6 +22,8 @@ def a_long_history_comes_whole_and_in_order(lab: Lab) -> None:
     with lab.arranging():
         for number in range(MANY):
             run.append({"type": "step", "number": number, "at": -number}, on="AB"[number % 2])
+            if number == SOME:
+                run.load()
     run.load(on="A")
     run.load(on="B")
     run.load_with_snapshot()

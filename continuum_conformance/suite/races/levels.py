@@ -17,7 +17,7 @@ from continuum_conformance.explore.schedule import Executor
 from continuum_conformance.model import Operation
 from continuum_conformance.postgres.gate import Gate
 from continuum_conformance.suite.lab import Session
-from continuum_conformance.suite.races.scenarios import Scenario
+from continuum_conformance.suite.races.scenarios import SITUATIONS, Scenario
 from continuum_conformance.suite.testing import Profile
 
 __all__ = ["Budget", "Level", "level_of", "own_files"]
@@ -88,13 +88,95 @@ class Level:
         if profile.name == "thorough":
             return Budget(2 if three else None, 20_000, 200)
         if profile.name == "quick":
-            return Budget(1, (20 if self.costly else 60) if scenario.classic else (8 if self.costly else 20))
+            return Budget(1, (12 if self.costly else 60) if scenario.classic else (4 if self.costly else 20))
         if scenario.classic:
-            return Budget(1, 60, 5) if self.costly else Budget(1 if three else 2, 300, 20)
-        return Budget(1, 16 if self.costly else 60)
+            return Budget(1, 40, 5) if self.costly else Budget(1 if three else 2, 300, 20)
+        return Budget(1, 8 if self.costly else 60)
 
     def chosen(self, profile: Profile, scenarios: Iterable[Scenario]) -> Iterator[Scenario]:
-        """The pairs of a plan: in the quick profile, and where each run is costly, those of two situations."""
+        """The pairs of a plan: in the quick profile, and where each run is costly, those of two situations or none."""
+        if self.name == "threads":
+            return
+        names = tuple(SITUATIONS)
+        if self.costly:
+            names = names[:0] if profile.name == "quick" else names[:2]
+        elif profile.name == "quick":
+            names = names[:2]
+        for scenario in scenarios:
+            if scenario.situation.name in names or profile.name == "thorough":
+                yield scenario
+
+
+def own_files(journal: Any, harness: Any) -> frozenset[str]:
+    """The source files that are the adapter's own: those of its classes, and of the package that they stand in.
+
+    Third-party packages that it merely uses are not among them, nor is the kit.
+    """
+    files: set[str] = set()
+    packages: set[str] = set()
+    for cls in (*type(journal).__mro__, type(harness)):
+        module = sys.modules.get(cls.__module__)
+        file = getattr(module, "__file__", None)
+        if module is None or file is None or _foreign(Path(file), cls.__module__):
+            continue
+        files.add(file)
+        top = cls.__module__.partition(".")[0]
+        if "." in cls.__module__:
+            packages.add(top)
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file and name.partition(".")[0] in packages and not _foreign(Path(file), name):
+            files.add(file)
+    return frozenset(files)
+
+
+def _foreign(file: Path, module: str) -> bool:
+    """Whether a file is the standard library's or the kit's."""
+    if module.partition(".")[0] in sys.stdlib_module_names and module != "__main__":
+        return True
+    return KIT in file.resolve().parents
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much of a scenario is walked, counted in schedules."""
+
+    bound: int | None
+    limit: int
+    random_runs: int = 0
+
+
+@dataclass(frozen=True)
+class Level:
+    """How finely an adapter is interleaved.
+
+    Attributes:
+        name: ``statements``, ``instructions``, ``lines``, ``tasks`` or ``threads``.
+        executor: who lets its workers move.
+        reason: why it is not a finer one, where there is one.
+        costly: whether a run waits for a store outside of this process.
+    """
+
+    name: str
+    executor: Executor
+    reason: str = ""
+    costly: bool = False
+
+    def budget(self, profile: Profile, scenario: Scenario) -> Budget:
+        """The plan for a scenario: fixed by profile and level, whatever the time that it takes."""
+        if self.name == "threads":
+            return Budget(0, {"quick": 2, "standard": 5, "thorough": 50}[profile.name])
+        three = len(scenario.workers) > 2
+        if profile.name == "thorough":
+            return Budget(2 if three else None, 20_000, 200)
+        if profile.name == "quick":
+            return Budget(1, (12 if self.costly else 60) if scenario.classic else (4 if self.costly else 20))
+        if scenario.classic:
+            return Budget(1, 40, 5) if self.costly else Budget(1 if three else 2, 300, 20)
+        return Budget(1, 8 if self.costly else 60)
+
+    def chosen(self, profile: Profile, scenarios: Iterable[Scenario]) -> Iterator[Scenario]:
+        """The pairs of a plan: in the quick profile, and where each run is costly, those of two situations or none."""
         if self.name == "threads":
             return
         few = profile.name == "quick" or (self.costly and profile.name == "standard")
