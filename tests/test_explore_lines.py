@@ -555,7 +555,7 @@ class TestThreadsOfItsOwn:
                     execution = executor.run({"A": body, "B": body}, chooser)
                     return execution, None if store.fine() else execution
 
-                assert walk(attempt, bound=1).found is not None
+                assert walk(attempt, bound=1).found is not None, executor.reason
                 assert executor.level == "instructions"
             assert used == {"a_0", "b_0"}
 
@@ -566,7 +566,7 @@ class TestThreadsOfItsOwn:
             while not stop[0]:
                 pass
 
-        with LineExecutor(["continuum_conformance.contract"], limit=0.3, grace=0.1) as executor:
+        with LineExecutor([queue], limit=0.3, grace=0.1) as executor:
             execution = executor.run({"A": endless, "B": lambda: None}, Scripted(()))
         stop[0] = True
         assert set(execution.hung) == {"A"}

@@ -254,7 +254,7 @@ class LineExecutor:
     def _here(self, site: Site) -> None:
         """A thread has come to a site."""
         turns = self._turns
-        if turns is not None:
+        if turns is not None and turns.starting != get_ident():
             worker = turns.by_ident.get(get_ident())
             if worker is not None:
                 turns.point(worker, site)

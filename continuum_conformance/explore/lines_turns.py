@@ -155,6 +155,8 @@ class Turns:
         self.outsider: str | None = None
         """A thread that is no worker and took part."""
         self.failure: BaseException | None = None
+        self.starting = 0
+        """The thread that is starting a worker's body."""
         self._chooser = chooser
         self._start = start
         self._limit, self._grace = limit, grace
@@ -400,7 +402,12 @@ class Turns:
             chosen.gate.release()
         else:
             chosen.started = True
-            self._start(chosen)
+            # This may be a worker's thread, under the mutex: what is done here is the kit's, and no point.
+            self.starting = get_ident()
+            try:
+                self._start(chosen)
+            finally:
+                self.starting = 0
 
     def _call_up(self) -> None:
         if self._call.locked():

@@ -62,7 +62,7 @@ def under_control(turns: Turns) -> Iterator[None]:
 def _current(what: str) -> tuple[Turns, Worker] | None:
     """The run and the worker whose thread this is; None elsewhere, where it is noted that someone else took part."""
     turns = _Control.turns
-    if turns is None:
+    if turns is None or turns.starting == get_ident():
         return None
     worker = turns.by_ident.get(get_ident())
     if worker is None:

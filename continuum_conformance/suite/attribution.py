@@ -79,7 +79,8 @@ def _content_clauses(found: Impossible, suspect: Step, before: Sequence[Step]) -
     if found.aspect is Aspect.SNAPSHOT and operation.name == "take_snapshot":
         steps = getattr(operation.arguments["snapshot"], "steps_by_seq", {})
         rich = any(_rich(step) for step in steps.values())
-        return ("TRM-2", "SNP-8") if rich and " at steps_by_seq" in found.message else ()
+        if " at steps_by_seq" in found.message:
+            return ("TRM-2", "SNP-8") if rich else ("SNP-8",)
     return ()
 
 

@@ -49,7 +49,7 @@ class EncodesAfterTheFirstAwait(AsyncJournal):
         await asyncio.sleep(0)
         await super().append(instance, run_id, event, lease_token)
 
-    async def start_run(self, instance, run_id, workflow, input):  # noqa: A002
+    async def start_run(self, instance, run_id, workflow, input):
         await asyncio.sleep(0)
         await super().start_run(instance, run_id, workflow, input)
 

@@ -131,7 +131,7 @@ class SqlJournal:
 
     # -- the journal --
 
-    def start_run(self, instance, run_id, workflow, input):  # noqa: A002
+    def start_run(self, instance, run_id, workflow, input):
         key = self._key(instance, run_id)
         check_name(workflow, "the workflow")
         payload = self._encode(input, "input")
@@ -437,7 +437,7 @@ class DuplicateLeaksIntegrityError(SqlJournal):
 class StartLeaksIntegrityError(SqlJournal):
     """A second start runs into the primary key, and nobody translates what the driver says."""
 
-    def start_run(self, instance, run_id, workflow, input):  # noqa: A002
+    def start_run(self, instance, run_id, workflow, input):
         key = self._key(instance, run_id)
         check_name(workflow, "the workflow")
         payload = self._encode(input, "input")

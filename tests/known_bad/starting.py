@@ -16,7 +16,7 @@ from .registry import wrong
 class BornSuspended(InMemoryJournal):
     """A new run waits for its first worker, and the column's default says so: suspended."""
 
-    def start_run(self, instance, run_id, workflow, input):  # noqa: A002
+    def start_run(self, instance, run_id, workflow, input):
         super().start_run(instance, run_id, workflow, input)
         self._store.runs[instance.name, run_id].state = RunState.SUSPENDED
 
@@ -25,7 +25,7 @@ class BornSuspended(InMemoryJournal):
 class InputMustBeAnObject(InMemoryJournal):
     """The input column was made for JSON objects; what is none is replaced by an empty one."""
 
-    def start_run(self, instance, run_id, workflow, input):  # noqa: A002
+    def start_run(self, instance, run_id, workflow, input):
         super().start_run(instance, run_id, workflow, input if isinstance(input, dict) else {})
 
 
@@ -33,7 +33,7 @@ class _Overwriting(InMemoryJournal):
     def _may_overwrite(self, run: RunRecord) -> bool:
         raise NotImplementedError
 
-    def start_run(self, instance, run_id, workflow, input):  # noqa: A002
+    def start_run(self, instance, run_id, workflow, input):
         run = self._store.runs.get(self._key(instance, run_id))
         if run is not None and self._may_overwrite(run):
             del self._store.runs[instance.name, run_id]
@@ -60,7 +60,7 @@ class TerminalRunResurrected(_Overwriting):
 class RefusedStartClearsHistory(InMemoryJournal):
     """Leftover events of the id are deleted before the insert that then fails on the unique key."""
 
-    def start_run(self, instance, run_id, workflow, input):  # noqa: A002
+    def start_run(self, instance, run_id, workflow, input):
         run = self._store.runs.get(self._key(instance, run_id))
         if run is not None:
             run.events.clear()
@@ -71,7 +71,7 @@ class RefusedStartClearsHistory(InMemoryJournal):
 class RefusedStartReplacesInput(InMemoryJournal):
     """The row is written with ON CONFLICT DO UPDATE, and only then is it seen that it was there before."""
 
-    def start_run(self, instance, run_id, workflow, input):  # noqa: A002
+    def start_run(self, instance, run_id, workflow, input):
         run = self._store.runs.get(self._key(instance, run_id))
         if run is not None:
             run.workflow = check_name(workflow, "workflow")
@@ -82,7 +82,7 @@ class RefusedStartReplacesInput(InMemoryJournal):
 class IdempotentStart(InMemoryJournal):
     """ON CONFLICT DO NOTHING: a second start changes nothing, and its caller believes that the run is its own."""
 
-    def start_run(self, instance, run_id, workflow, input):  # noqa: A002
+    def start_run(self, instance, run_id, workflow, input):
         if self._key(instance, run_id) in self._store.runs:
             return
         super().start_run(instance, run_id, workflow, input)
@@ -113,7 +113,7 @@ class UnknownRunRaises(InMemoryJournal):
 class BornLeased(InMemoryJournal):
     """The client that starts a run is expected to work on it, so start_run leases it at once."""
 
-    def start_run(self, instance, run_id, workflow, input):  # noqa: A002
+    def start_run(self, instance, run_id, workflow, input):
         super().start_run(instance, run_id, workflow, input)
         run = self._store.runs[instance.name, run_id]
         run.token, run.owner, run.expires_at = self._new_token(run), "starter", self._expiry(0)

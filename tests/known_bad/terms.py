@@ -187,7 +187,7 @@ class UnguessableEncodingTakenForATerm(Encoding):
 class DeepNestingCrashes(InMemoryJournal):
     """The encoder calls itself for every level, and Python's stack ends."""
 
-    def start_run(self, instance, run_id, workflow, input):  # noqa: A002
+    def start_run(self, instance, run_id, workflow, input):
         self._walk(input)
         super().start_run(instance, run_id, workflow, input)
 
@@ -338,7 +338,7 @@ class ReprStored(InMemoryJournal):
         except NotDurable:
             return repr(term)
 
-    def start_run(self, instance, run_id, workflow, input):  # noqa: A002
+    def start_run(self, instance, run_id, workflow, input):
         try:
             super().start_run(instance, run_id, workflow, input)
         except NotDurable as error:
@@ -424,7 +424,7 @@ class LoneSurrogatesCrash(_Refusing):
 class RunWrittenBeforeItsInput(InMemoryJournal):
     """The run's row is inserted first and its input stored after, in another transaction."""
 
-    def start_run(self, instance, run_id, workflow, input):  # noqa: A002
+    def start_run(self, instance, run_id, workflow, input):
         try:
             super().start_run(instance, run_id, workflow, input)
         except NotDurable:
@@ -496,7 +496,7 @@ class Pickled(InMemoryJournal):
 class Evaluated(InMemoryJournal):
     """repr() and eval() make a codec that knows every type."""
 
-    def start_run(self, instance, run_id, workflow, input):  # noqa: A002
+    def start_run(self, instance, run_id, workflow, input):
         super().start_run(instance, run_id, workflow, input)
         self._store.runs[instance.name, run_id].text = repr(input)
 

@@ -1,7 +1,5 @@
 """Async journals: over a dict with asyncio.Lock, and over sqlite in a thread; opened by coroutine or plainly."""
 
-# ruff: noqa: RUF012 - written as strangers write
-
 from __future__ import annotations
 
 import asyncio
@@ -39,7 +37,7 @@ class Async:
 
         return await self.write(key, change)
 
-    async def start_run(self, instance, run_id, workflow, input):  # noqa: A002
+    async def start_run(self, instance, run_id, workflow, input):
         return await self._do("start_run", instance, run_id, workflow=workflow, input=input)
 
     async def append(self, instance, run_id, event, lease_token):

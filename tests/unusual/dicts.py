@@ -1,7 +1,5 @@
 """Everything in one dict: under one lock with deep copies, or in the hands of one actor thread; and its oddities."""
 
-# ruff: noqa: RUF012 - written as strangers write
-
 from __future__ import annotations
 
 import copy

@@ -4,7 +4,7 @@ A line is a whole change. A torn last line (a crash) was never acknowledged and 
 is born by an atomic rename, so that no reader sees half of its first line.
 """
 
-# ruff: noqa: RUF012, PTH105, PTH123, SIM115 - written as strangers write
+# ruff: noqa: PTH105, PTH123, SIM115 - written as strangers write
 
 from __future__ import annotations
 

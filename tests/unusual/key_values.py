@@ -1,6 +1,6 @@
 """Embedded stores: LMDB, dbm, DuckDB."""
 
-# ruff: noqa: RUF012, PTH123, SIM105, SIM115 - written as strangers write
+# ruff: noqa: PTH123, SIM105, SIM115 - written as strangers write
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ class MinimalJournal:
             raise InvalidArgument("run ids are UUIDs")
         return instance.name, run_id
 
-    def start_run(self, instance, run_id, workflow, input):  # noqa: A002
+    def start_run(self, instance, run_id, workflow, input):
         key = self._key(instance, run_id)
         legal_name(workflow)
         text = json.dumps(form(input, "input"))

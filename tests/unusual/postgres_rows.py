@@ -3,8 +3,6 @@
 All keep one row per run; the history is an array of bytea in that row, or a table of its own.
 """
 
-# ruff: noqa: RUF012 - written as strangers write
-
 from __future__ import annotations
 
 import asyncio

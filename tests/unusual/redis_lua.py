@@ -3,8 +3,6 @@
 The client's own retries are off: one that comes after a lost reply would store an event twice.
 """
 
-# ruff: noqa: RUF012 - written as strangers write
-
 from __future__ import annotations
 
 import os

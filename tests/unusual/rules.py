@@ -426,7 +426,7 @@ class Sync:
         if found and self.rules.choose is first:
             raise found[0]
 
-    def start_run(self, instance, run_id, workflow, input):  # noqa: A002
+    def start_run(self, instance, run_id, workflow, input):
         return self._do("start_run", instance, run_id, workflow=workflow, input=input)
 
     def append(self, instance, run_id, event, lease_token):

@@ -3,8 +3,6 @@
 The run is a JSON document with a version; the event of an append travels in the same statement through a trigger.
 """
 
-# ruff: noqa: RUF012 - written as strangers write
-
 from __future__ import annotations
 
 import sqlite3
