@@ -419,6 +419,9 @@ class Substitution:
 
     def _asked_by_adapter(self) -> str | None:
         """Where the adapter asks for a lock; None when someone else does."""
+        turns = _Control.turns
+        if turns is not None and turns.starting == get_ident():
+            return None
         frame = sys._getframe(2)
         while frame.f_back is not None:
             frame = frame.f_back

@@ -147,6 +147,9 @@ class Journal:
 
     def load_with_snapshot(self, instance, run_id, lease_token):
         key, token = check_names(instance, run_id), check_token(lease_token)
+        return None, self._retried(lambda: self._fenced_load(key, token))
+
+    def _fenced_load(self, key, token):
         with self._transaction() as c:
             row = self._row(c, key)
             if row is None:
@@ -155,7 +158,7 @@ class Journal:
             rows = c.execute(
                 "SELECT data FROM event WHERE instance = %s AND id = %s ORDER BY seq", key
             ).fetchall()
-        return None, [decode(data) for (data,) in rows]
+        return [decode(data) for (data,) in rows]
 
     def get_run(self, instance, run_id):
         key = check_names(instance, run_id)
