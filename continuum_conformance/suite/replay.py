@@ -233,12 +233,20 @@ def _without_changes(program: Sequence[Call]) -> list[Call]:
     return [replace(call, mutates="") for call in program]
 
 
+def _known_run(violation: Violation) -> bool:
+    """Whether the last call is about a run that was started: an unknown one is another situation."""
+    *before, last = violation.steps
+    key = last.operation.key
+    return any(s.operation.name == "start_run" and s.outcome.ok and s.operation.key == key for s in before)
+
+
 def _same_finding(found: Violation, violation: Violation) -> bool:
     if found.arranging != violation.arranging or found.aspect is not violation.aspect:
         return False
     last, original = found.steps[-1], violation.steps[-1]
     return (
         last.operation.name == original.operation.name
+        and _known_run(found) == _known_run(violation)
         and (last.outcome.kind, last.outcome.error) == (original.outcome.kind, original.outcome.error)
         and (violation.aspect is not Aspect.ACCEPTED or last.due == original.due)
     )

@@ -37,6 +37,10 @@ def _explore_into(
     session.statistics["scenarios explored in full" if explored.exhausted else "scenarios cut short"] += 1
     if not explored.raced:
         session.statistics["scenarios that never raced"] += 1
+    if explored.undecided:
+        search.result.error = (
+            f"{scenario.name}: {explored.undecided} runs could not be judged within the budget"
+        )
     if explored.violation is not None:
         search.result.violation, search.result.exact = explored.violation, explored.exact
     return explored.violation

@@ -39,6 +39,8 @@ class Explored:
     exhausted: bool = False
     bound: int | None = None
     raced: bool = False
+    undecided: int = 0
+    """How many runs the judge could not decide within its budget; then there is no pass."""
     violation: Violation | None = None
     exact: bool = True
 
@@ -69,6 +71,7 @@ def explore(
     def attempt(chooser: Chooser) -> tuple[Execution, Race | None]:
         race = run_race(session, scenario, executor, chooser)
         session.statistics["interleavings"] += 1
+        explored.undecided += race.undecided
         explored.raced = explored.raced or race.execution.preemptions > 0 or race.execution.waits > 0
         return race.execution, race if race.violation is not None else None
 

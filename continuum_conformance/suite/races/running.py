@@ -27,6 +27,8 @@ class Race:
     violation: Violation | None = None
     probes_from: int = 0
     """The time at which the race was over and the probes began."""
+    undecided: bool = False
+    """Whether the judge's budget ended before there was a verdict."""
     why: str = ""
     """Why no order of the operations explains the history."""
 
@@ -168,6 +170,7 @@ def run_race(session: Session, scenario: Scenario, executor: Executor, chooser: 
     _probe(lab, arranged, recording)
     race.history = History.of(_excused(recording.entries, executor.level != "threads"))
     verdict = judge(race.history, session.specification, before)
+    race.undecided = not verdict.failed and not verdict.passed
     if verdict.failed:
         race.why = verdict.text
         race.violation = _broken(lab, scenario, race, verdict, arranging)
