@@ -155,7 +155,7 @@ def test_what_is_no_payload_is_refused(payload: bytes) -> None:
 KNOWN_TAGS = {0, 2, 3, 4, 37, 258, 1002, 1004, *range(0x434A0001, 0x434A0006)}
 
 
-@pytest.mark.parametrize("content", ["x", b"x", 1, [1, 2], {"a": 1}], ids=repr)
+@pytest.mark.parametrize("content", ["x", b"x", 1, [1, 2], {"a": 1}])
 def test_an_unknown_tag_is_refused_and_builds_nothing(content: Any) -> None:
     for tag in {*range(1100), 43000, 55799, 0x434A0006, 0x434A0100, 2**64 - 1} - KNOWN_TAGS:
         item = cbor2.dumps(cbor2.CBORTag(tag, content))

@@ -70,7 +70,6 @@ def test_look_alikes_of_leases_and_snapshots_are_taken():
         ("load_with_snapshot", (None, ({"type": "x"},))),
         ("load_with_snapshot", ({}, [])),
     ],
-    ids=lambda value: ascii(value)[:40],
 )
 def test_garbage_is_told_from_an_answer(name, value):
     with pytest.raises(Garbage) as caught:

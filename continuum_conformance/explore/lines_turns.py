@@ -40,6 +40,8 @@ MANY_STEPS = 300
 """Steps within one turn after which a worker lets others go first: it may be spinning."""
 TOO_MANY_STEPS = 50_000
 """Steps of one run after which its workers are taken to retry for ever."""
+SETTLE = 0.05
+"""Seconds for which nobody may move before that can be called a deadlock of threads that wait for a signal."""
 POLL = 0.001
 """Seconds between two looks at what only a foreign thread can free."""
 
@@ -308,7 +310,11 @@ class Turns:
     def foreign(self, what: str) -> None:
         """A thread that is no worker took part in the run."""
         if self.outsider is None and not self._abandoned:
-            self.outsider = f"{what} in the thread {threading.current_thread().name!r}"
+            # Not `threading.current_thread()`, which makes a thread that is just starting into a dummy.
+            thread = getattr(threading, "_active", {}).get(get_ident())
+            self.outsider = (
+                f"{what} in the thread {thread.name!r}" if thread is not None else f"{what} in a new thread"
+            )
             self.execution.diverged = True
 
     # -- whose turn it is; all under the mutex --
@@ -459,7 +465,7 @@ class Turns:
                 if chosen is not None:
                     self._pass_on(chosen)
                     continue
-                if self.failure is not None or self._is_deadlock() or waited > self._limit:
+                if self.failure is not None or self._is_deadlock(waited) or waited > self._limit:
                     break
                 pace = POLL
         self._give_up()
@@ -475,13 +481,17 @@ class Turns:
         if chosen is not None:
             self._pass_on(chosen)
 
-    def _is_deadlock(self) -> bool:
+    def _is_deadlock(self, waited: float) -> bool:
         """Whether nobody can ever wake those that wait (rule 6)."""
         waiting = [worker for worker in self.workers if worker.alive]
         if any(worker.detached or worker.wants is None for worker in waiting) or self.outsider is not None:
             return False
-        held = all(worker.wants is not None and worker.wants.holder() is not None for worker in waiting)
-        return held or not self._strangers()
+        # Who waits for a lock that it holds itself may use it as a signal (a condition does), which anyone can give.
+        holders = [worker.wants.holder() if worker.wants is not None else None for worker in waiting]
+        if all(holder not in (None, worker) for worker, holder in zip(waiting, holders, strict=True)):
+            return True
+        # A thread that has been started may be seen by nobody yet.
+        return waited >= SETTLE and not self._strangers()
 
     def _strangers(self) -> bool:
         return strangers({worker.ident for worker in self.workers} | {self._caller})
@@ -495,7 +505,7 @@ class Turns:
             del frames
             if self.failure is None:
                 blocked = self._turn is None and self._moves <= self._too_many
-                if blocked and self._is_deadlock():
+                if blocked and self._is_deadlock(SETTLE):
                     self.execution.deadlock = stacks
                 else:
                     self.execution.hung.update(stacks)
@@ -526,15 +536,20 @@ def _sleeps(worker: Worker) -> bool:
 
 def strangers(known: set[int]) -> bool:
     """Whether there is a thread that could be the adapter's, or could work for it, other than the ``known`` ones."""
+    if getattr(threading, "_limbo", None):
+        return True  # one is just being started
     for ident, top in sys._current_frames().items():
         if ident in known or ident == threading.main_thread().ident:
             continue
+        # By the outermost frame: the innermost ones of an adapter's thread may be in a lock of ours.
         frame: FrameType | None = top
-        files = []
+        outermost = ""
         while frame is not None:
-            files.append(frame.f_code.co_filename.replace("\\", "/"))
+            file = frame.f_code.co_filename
+            if file != threading.__file__:
+                outermost = file.replace("\\", "/")
             frame = frame.f_back
-        if not any(harmless in file for file in files for harmless in _HARMLESS):
+        if not any(harmless in outermost for harmless in _HARMLESS):
             return True
     return False
 
