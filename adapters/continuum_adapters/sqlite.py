@@ -48,6 +48,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from continuum_adapters.codec import decode, encode, encode_checked
 from continuum_adapters.operations import operation
@@ -169,7 +170,7 @@ class SQLiteJournal:
             URL.create("sqlite+pysqlite", database=os.fspath(path)),
             isolation_level="AUTOCOMMIT",  # transactions are begun and ended below, by name
             connect_args={"timeout": 0.01},  # `_begin` polls more evenly than SQLite's own wait
-            pool_timeout=None,  # no limit: an empty pool is waited out (CON-4)
+            pool_timeout=1,  # `_begin` then waits on (CON-4), unless the journal was closed meanwhile
             max_overflow=0,
         )
         event.listen(self._engine, "connect", _set_up)
@@ -403,6 +404,9 @@ class SQLiteJournal:
         while True:
             try:
                 return self._try_to_begin(begin)
+            except PoolTimeout:
+                self._require_open()
+                continue
             except (SQLAlchemyError, sqlite3.Error) as error:
                 if not _is_busy(error) or time.monotonic() > until:
                     raise

@@ -761,7 +761,6 @@ _ALL = (
         "Any error from a rejected operation is a contract error; a driver's own error never leaks out raw.",
         "An engine decides by the error's name what to do next; an IntegrityError tells it nothing.",
         "Translate the driver's exceptions, in the adapter or in the harness's translate().",
-        note="A call that returns what its operation cannot return (no list from load, no Lease from acquire) breaks this clause too, beside the operation's own.",
     ),
     Clause(
         "ATM-3",

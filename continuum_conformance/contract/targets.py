@@ -47,6 +47,8 @@ class JournalHarness:
         self._make = make
         self.name = name
         given = getattr(sample, "capabilities", None)
+        self.guessed = given is None
+        """Whether the capabilities were told from the methods: whether run ids are opaque is then a guess."""
         self.capabilities = _shown(sample) if given is None else given
 
     def open(self) -> Any:

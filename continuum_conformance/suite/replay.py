@@ -209,7 +209,7 @@ def minimise(session: Session, violation: Violation, clauses: tuple[str, ...]) -
     if any(call.worker == SECOND_PROCESS for call in program) and "DUR-1" not in best.clauses:
         at_home = [replace(call, worker="A") for call in program]
         if shows(at_home) is None:  # in one process nothing is wrong
-            best.clauses = ("DUR-1", *best.clauses)
+            best.clauses = ("DUR-1",)
     elif spent < MAX_OPERATIONS:
         best.clauses = by_necessity(best.steps, best.aspect) or best.clauses
     again = shows(program)
