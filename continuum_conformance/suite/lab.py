@@ -116,6 +116,11 @@ class Session:
             self._handles[worker] = found = self.subject.open(worker)
         return found
 
+    def withdraw(self, capability: str) -> None:
+        """Go on as if the adapter had not declared a capability."""
+        self.capabilities = self.subject.capabilities = self.subject.capabilities - {capability}
+        self.specification = Specification(self.capabilities)
+
     def reopen(self, worker: str) -> Any:
         """Close the worker's handle and open another. Raises `HarnessError`."""
         self.close(worker)
