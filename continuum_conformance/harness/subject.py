@@ -265,6 +265,8 @@ class Subject:
         self.withdrawn = frozenset(without) & self.declared
         self.capabilities = self.declared - frozenset(without)
         self.dsn, self.directory, self.limit = dsn, directory, limit
+        self.new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+        """Makes the event loop of an async journal."""
         self.dsn_for: Callable[[str], str] | None = None
         """The DSN by which each worker connects, where it is not the store's own but a gate's."""
         self.pickled = _pickled(self.harness)
@@ -293,12 +295,12 @@ class Subject:
         """
         harness = self._guard("setting the harness's dsn or directory", lambda: self._equipped(worker))
         if self._loop is not None and not self._loop.alive(self.limit):
-            self._loop = LoopThread()  # a call that hung blocks the old one
+            self._loop = LoopThread(self.new_loop)  # a call that hung blocks the old one
         if self._loop is None and (
             inspect.iscoroutinefunction(harness.open)
             or inspect.iscoroutinefunction(getattr(harness, "close", None))
         ):
-            self._loop = LoopThread()
+            self._loop = LoopThread(self.new_loop)
         if self._loop is None:
             thread = CallThread(f"journal-{worker}")
             try:
@@ -314,7 +316,7 @@ class Subject:
                 journal.close()  # open() is a plain function that gives one
                 journal = None
             # An async journal must be opened on the loop on which it will be called.
-            self._loop = LoopThread()
+            self._loop = LoopThread(self.new_loop)
             handle = self._open_on(self._loop, harness, worker)
             if journal is not None and journal is not handle.journal:
                 self._forget(harness, journal, thread)
@@ -415,6 +417,11 @@ class Subject:
             finally:
                 if isinstance(runner, CallThread):
                     runner.stop()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop of an async journal, once one was opened."""
+        return self._loop.loop if self._loop is not None else None
 
     def shutdown(self) -> None:
         """Close what is left and end the event loop, if there is one. Handles must be closed before."""

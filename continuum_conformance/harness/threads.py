@@ -92,7 +92,8 @@ class CallThread:
 class LoopThread:
     """One event loop in a thread of its own, on which an async journal lives."""
 
-    def __init__(self) -> None:
+    def __init__(self, make: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop) -> None:
+        self._make = make
         self._ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
@@ -101,7 +102,7 @@ class LoopThread:
         self._ready.wait()
 
     def _work(self) -> None:
-        loop = asyncio.new_event_loop()
+        loop = self._make()
         asyncio.set_event_loop(loop)
         loop.set_exception_handler(lambda _loop, _context: None)
         self._loop = loop

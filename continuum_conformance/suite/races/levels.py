@@ -13,7 +13,7 @@ from continuum_conformance.contract.records import Instance
 from continuum_conformance.explore.free import FreeThreads
 from continuum_conformance.explore.gated import GatedExecutor
 from continuum_conformance.explore.lines import LineExecutor
-from continuum_conformance.explore.schedule import Executor
+from continuum_conformance.explore.tasks import ControlledLoop, TaskExecutor
 from continuum_conformance.model import Operation
 from continuum_conformance.postgres.gate import Gate
 from continuum_conformance.suite.lab import Session
@@ -76,7 +76,8 @@ class Level:
     """
 
     name: str
-    executor: Executor
+    executor: Any
+    """An `Executor`; that of tasks takes bodies that are coroutine functions."""
     reason: str = ""
     costly: bool = False
 
@@ -119,12 +120,12 @@ def level_of(session: Session) -> Level:
 
 
 def _finest(session: Session) -> Level:
-    if session.subject.is_async:
-        return Level("threads", FreeThreads(), "async adapters are not scheduled yet")
     if "postgres" in session.subject.needs and session.subject.dsn is not None:
         level = _gated(session, session.subject.dsn)
         if level is not None:
             return level
+    if session.subject.is_async:
+        return _tasks(session)
     external = bool(session.subject.needs) or "durable" in session.capabilities
     files = own_files(session.handle("A").journal, session.subject.harness)
     if not files:
@@ -161,6 +162,20 @@ def _gated(session: Session, dsn: str) -> Level | None:
         ] += 1
         return None
     return Level("statements", executor)
+
+
+def _tasks(session: Session) -> Level:
+    """The steps of an async adapter's tasks, on a loop of ours."""
+    subject = session.subject
+    session.close_handles()
+    subject.shutdown()
+    subject.new_loop = ControlledLoop
+    for worker in ("A", "B", "C"):
+        session.handle(worker)
+    if not isinstance(subject.loop, ControlledLoop):
+        return Level("threads", FreeThreads(), "the adapter brings an event loop of its own")
+    external = bool(subject.needs) or "durable" in session.capabilities
+    return Level("tasks", TaskExecutor(subject.loop), costly=external)
 
 
 def _free(session: Session, before: Level) -> Level:

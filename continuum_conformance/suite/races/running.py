@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from continuum_conformance.contract.records import Lease, RunState, Snapshot
-from continuum_conformance.explore.schedule import Chooser, Execution, Executor
+from continuum_conformance.explore.schedule import Chooser, Execution
 from continuum_conformance.history import History, Recorded, judge
 from continuum_conformance.model import Kind, Operation, Outcome
 from continuum_conformance.suite.lab import HOUR, NOON, Lab, RunUnderTest, Session
@@ -64,6 +64,10 @@ class _Arranged:
         elif situation.state.terminal:
             run.complete({"ok": True}, run.token)
 
+    def program(self, worker: str, acts: Sequence[Act]) -> _Program:
+        """The worker's operations, one after another."""
+        return _Program(self, worker, acts)
+
     def operation(self, act: Act, worker: str, own: Lease | None) -> Operation | None:
         """The act as an operation, or None where the worker was refused the lease that the act is under."""
         run = self.other if act.run else self.run
@@ -97,6 +101,29 @@ class _Arranged:
         return Operation(name, {"instance": self.lab.instance, **arguments[name]}, worker)
 
 
+class _Program:
+    """A worker's operations; each may depend on the lease that an earlier one's outcome gave."""
+
+    def __init__(self, arranged: _Arranged, worker: str, acts: Sequence[Act]) -> None:
+        self._arranged, self._worker, self._acts = arranged, worker, acts
+        self.outcome: Outcome | None = None
+        """What came of the operation given last; set by whoever carries them out."""
+
+    def __iter__(self) -> Iterator[Operation]:
+        own: Lease | None = None
+        for act in self._acts:
+            operation = self._arranged.operation(act, self._worker, own)
+            if operation is None:
+                continue
+            yield operation
+            if (
+                operation.name == "acquire"
+                and self.outcome is not None
+                and isinstance(self.outcome.value, Lease)
+            ):
+                own = self.outcome.value
+
+
 def operations_of(scenario: Scenario, lab: Lab) -> dict[str, list[Operation]]:
     """The operations of each worker from the scenario's situation, without those under a lease of their own."""
     arranged = _Arranged(lab, scenario)
@@ -121,8 +148,17 @@ class _Recording:
         self.entries.append(Recorded(operation, outcome, invoked, next(self.clock), operation.worker))
         return outcome
 
+    async def carry_out_async(
+        self, operation: Operation, call: Callable[[Operation], Awaitable[Outcome]]
+    ) -> Outcome:
+        """As `carry_out`, in a task."""
+        invoked = next(self.clock)
+        outcome = await call(operation)
+        self.entries.append(Recorded(operation, outcome, invoked, next(self.clock), operation.worker))
+        return outcome
 
-def run_race(session: Session, scenario: Scenario, executor: Executor, chooser: Chooser) -> Race:
+
+def run_race(session: Session, scenario: Scenario, executor: Any, chooser: Chooser) -> Race:
     """Run a scenario once.
 
     Raises:
@@ -143,25 +179,27 @@ def run_race(session: Session, scenario: Scenario, executor: Executor, chooser: 
 
     def body(worker: str, acts: tuple[Act, ...]) -> Callable[[], None]:
         def work() -> None:
-            own: Lease | None = None
-            for act in acts:
-                operation = arranged.operation(act, worker, own)
-                if operation is None:
-                    continue
-                if point is not None and act is not acts[0]:
-                    point(f"before {act}")
+            call = handles[worker].direct if lab.direct else handles[worker].call
+            program = arranged.program(worker, acts)
+            for number, operation in enumerate(program):
+                if point is not None and number:
+                    point(f"before {operation.name}")
                 if began is not None:
                     began(worker)
-                call = handles[worker].direct if lab.direct else handles[worker].call
-                outcome = recording.carry_out(operation, call)
-                if operation.name == "acquire" and isinstance(outcome.value, Lease):
-                    own = outcome.value
+                program.outcome = recording.carry_out(operation, call)
 
         return work
 
-    execution = executor.run(
-        {worker: body(worker, acts) for worker, acts in scenario.workers.items()}, chooser
-    )
+    def task(worker: str, acts: tuple[Act, ...]) -> Callable[[], Awaitable[None]]:
+        async def work() -> None:
+            program = arranged.program(worker, acts)
+            for operation in program:
+                program.outcome = await recording.carry_out_async(operation, handles[worker].direct_async)
+
+        return work
+
+    of = task if executor.level == "tasks" else body
+    execution = executor.run({worker: of(worker, acts) for worker, acts in scenario.workers.items()}, chooser)
     race = Race(execution, History.of(recording.entries))
     if execution.deadlock is not None or execution.hung:
         race.violation = _stuck(lab, scenario, execution, recording, arranging)
