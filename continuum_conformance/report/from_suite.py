@@ -67,9 +67,11 @@ def finding_of(
 
 
 def _steps(violation: Violation) -> Iterable[Step]:
-    last = len(violation.steps)
+    deciding = [number for number, step in enumerate(violation.steps, 1) if step.due] or [
+        len(violation.steps)
+    ]
     for number, step in enumerate(violation.steps, 1):
-        mark: Mark = "deciding" if number == last else "setup" if step.setup else ""
+        mark: Mark = "deciding" if number in deciding else "setup" if step.setup else ""
         yield Step(
             number,
             step.operation.worker,

@@ -289,11 +289,12 @@ def _broken(lab: Lab, scenario: Scenario, race: Race, verdict: Any, arranging: i
         clauses = ("CON-4", "ATM-2")
     elif any(e.outcome.error == "JournalUnavailable" for e in race.history.operations):
         clauses = ("CON-4", *clauses)
+    decisive = verdict.explanation.decisive if verdict.explanation is not None else None
     steps = tuple(lab.steps[:arranging]) + tuple(
         Step(
             entry.operation,
             entry.outcome,
-            due="an outcome that some order explains" if entry is race.history.operations[-1] else "",
+            due="an order of the operations that explains it" if entry is decisive else "",
         )
         for entry in race.history.operations
     )
