@@ -143,14 +143,14 @@ class LineExecutor:
             return
         imported = len(sys.modules)
         kinds = {type(thing) for thing in objects}
-        if imported != self._modules or not kinds <= self._kinds:
-            # Looking for code takes some 50 ms, too long for each handle that is opened.
-            self._watch.open(self._sites.find())
         if imported != self._modules:
             self._substitution.adopt_modules()
+        self._substitution.adopt(*objects)
+        if imported != self._modules or not kinds <= self._kinds:
+            # Looking for code takes some 50 ms, too long for each handle that is opened.
+            self._watch.open(self._sites.find(self._substitution.kept))
         self._modules = imported
         self._kinds |= kinds
-        self._substitution.adopt(*objects)
 
     def _watching(self) -> _Watch:
         if sys.version_info >= (3, 12):

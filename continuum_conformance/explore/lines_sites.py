@@ -124,53 +124,25 @@ def files_of(modules: Iterable[str | Path | ModuleType]) -> Callable[[str], bool
     return owns
 
 
-@dataclass(frozen=True, slots=True)
-class OwnThings:
-    """What there is of an adapter.
-
-    Attributes:
-        codes: every code object, of all its functions that exist and of those nested in them.
-        kept: by the name of an attribute, the functions and the like that its objects keep there, as
-            ``self._clock = time.monotonic`` does.
-    """
-
-    codes: list[OwnCode]
-    kept: dict[str, list[Any]]
-
-
-def own_things(owns: Callable[[str], bool]) -> OwnThings:
-    """What there is of an adapter.
+def own_codes(owns: Callable[[str], bool]) -> list[OwnCode]:
+    """Every code object of an adapter: of all its functions that exist, and of those nested in them.
 
     The garbage collector is asked, so that a function is found behind any decorator, partial or registry.
     """
     codes: dict[int, OwnCode] = {}
-    kept: dict[str, list[Any]] = {}
-    types: dict[type, bool] = {}
     for thing in gc.get_objects():
-        kind = type(thing)
-        if kind is FunctionType:
-            if not owns(thing.__code__.co_filename):
-                continue
-            for variable, cell in zip(thing.__code__.co_freevars, thing.__closure__ or (), strict=False):
-                with contextlib.suppress(ValueError):  # an empty cell
-                    known = codes.setdefault(
-                        id(thing.__code__), OwnCode(thing.__code__, thing.__globals__, {})
-                    )
-                    known.cells.setdefault(variable, []).append(cell.cell_contents)
-            pending = [thing.__code__]
-            while pending:
-                code = pending.pop()
-                codes.setdefault(id(code), OwnCode(code, thing.__globals__, {}))
-                pending.extend(const for const in code.co_consts if isinstance(const, CodeType))
+        if type(thing) is not FunctionType or not owns(thing.__code__.co_filename):
             continue
-        if kind not in types:
-            module = sys.modules.get(kind.__module__) if isinstance(kind.__module__, str) else None
-            types[kind] = module is not None and owns(vars(module).get("__file__") or "<none>")
-        if types[kind]:
-            for name, value in list(getattr(thing, "__dict__", {}).items()):
-                if callable(value) and not any(value is other for other in kept.get(name, ())):
-                    kept.setdefault(name, []).append(value)
-    return OwnThings(list(codes.values()), kept)
+        for variable, cell in zip(thing.__code__.co_freevars, thing.__closure__ or (), strict=False):
+            with contextlib.suppress(ValueError):  # an empty cell
+                known = codes.setdefault(id(thing.__code__), OwnCode(thing.__code__, thing.__globals__, {}))
+                known.cells.setdefault(variable, []).append(cell.cell_contents)
+        pending = [thing.__code__]
+        while pending:
+            code = pending.pop()
+            codes.setdefault(id(code), OwnCode(code, thing.__globals__, {}))
+            pending.extend(const for const in code.co_consts if isinstance(const, CodeType))
+    return list(codes.values())
 
 
 class Sites:
@@ -189,16 +161,20 @@ class Sites:
         self.of: dict[int, dict[int, Site]] = {}
         """By the id of a code object: its sites by the offset of their instruction."""
 
-    def find(self) -> list[CodeType]:
-        """Look for code; gives what is new since the last time."""
-        things = own_things(self._owns)
-        codes = things.codes
+    def find(self, kept: Mapping[str, list[Any]]) -> list[CodeType]:
+        """Look for code; gives what is new since the last time.
+
+        Args:
+            kept: by the name of an attribute, the functions and the like that the adapter's objects keep there, as
+                ``self._clock = time.monotonic`` does.
+        """
+        codes = own_codes(self._owns)
         fresh = [own.code for own in codes if id(own.code) not in self.of]
-        known = {name: {id(value) for value in values} for name, values in things.kept.items()}
+        known = {name: {id(value) for value in values} for name, values in kept.items()}
         if fresh or known != self._known:
             # What one function stores makes another one's load a site, so new code changes the sites of all.
             self._known = known
-            stored = _Stored(things, self._owns)
+            stored = _Stored(codes, kept, self._owns)
             for own in codes:
                 self.of[id(own.code)] = dict(self._sites(own, stored))
         self._kept.extend(fresh)  # ids stay valid only while the objects live
@@ -220,9 +196,10 @@ class Sites:
 class _Stored:
     """Which names the adapter's code ever stores, and which functions it has."""
 
-    def __init__(self, things: OwnThings, owns: Callable[[str], bool]) -> None:
-        codes = things.codes
-        self.kept = things.kept
+    def __init__(
+        self, codes: list[OwnCode], kept: Mapping[str, list[Any]], owns: Callable[[str], bool]
+    ) -> None:
+        self.kept = kept
         self.owns = owns
         self.attributes: set[str] = set()
         self.globals: set[str] = set()

@@ -369,6 +369,8 @@ class Substitution:
         self._owns, self._kit = owns, kit
         self._wrapped: dict[int, tuple[Any, Any]] = {}
         self._undo: list[Callable[[], None]] = []
+        self.kept: dict[str, list[Any]] = {}
+        """By the name of an attribute, the functions and the like that the adopted objects keep there."""
         lock = self._factory("Lock", self._make_lock, (_LOCK, ControlledLock))
         self._stand_ins: dict[int, Any] = {
             id(_real_lock): lock,
@@ -516,11 +518,19 @@ class Substitution:
         ):
             label = name if type(thing).__module__ in ("threading", "queue") else type(thing).__name__
             for key, value in _members(thing):
+                if callable(value):
+                    self._keep(key, value)
                 ours = self._ours(value, f"{label}.{key}")
                 if ours is value:
                     pending.append((value, f"{label}.{key}"))
                 else:
                     object.__setattr__(thing, key, ours)
+
+    def _keep(self, name: str, value: Any) -> None:
+        known = self.kept.setdefault(name, [])
+        function = getattr(value, "__func__", value)  # each handle may have a bound method of its own
+        if not any(function is getattr(other, "__func__", other) for other in known):
+            known.append(value)
 
     def _visit_function(
         self,
