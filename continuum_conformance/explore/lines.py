@@ -148,7 +148,7 @@ class LineExecutor:
         self._substitution.adopt(*objects)
         if imported != self._modules or not kinds <= self._kinds:
             # Looking for code takes some 50 ms, too long for each handle that is opened.
-            self._watch.open(self._sites.find(self._substitution.kept))
+            self._watch.open(self._sites.find(self._substitution.kept, self._substitution.cells))
         self._modules = imported
         self._kinds |= kinds
 

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import ast
 import builtins
-import contextlib
 import dis
 import functools
 import gc
@@ -73,12 +72,12 @@ class OwnCode:
     Attributes:
         code: the code object.
         namespace: the globals that it runs with.
-        cells: by the name of a closure's variable, what it holds in the functions that there are.
+        cells: by the name of a closure's variable, what it holds in the adopted functions.
     """
 
     code: CodeType
     namespace: Mapping[str, Any]
-    cells: dict[str, list[Any]]
+    cells: Mapping[str, list[Any]]
 
 
 @functools.cache
@@ -124,7 +123,7 @@ def files_of(modules: Iterable[str | Path | ModuleType]) -> Callable[[str], bool
     return owns
 
 
-def own_codes(owns: Callable[[str], bool]) -> list[OwnCode]:
+def own_codes(owns: Callable[[str], bool], cells: Mapping[int, Mapping[str, list[Any]]]) -> list[OwnCode]:
     """Every code object of an adapter: of all its functions that exist, and of those nested in them.
 
     The garbage collector is asked, so that a function is found behind any decorator, partial or registry.
@@ -133,14 +132,10 @@ def own_codes(owns: Callable[[str], bool]) -> list[OwnCode]:
     for thing in gc.get_objects():
         if type(thing) is not FunctionType or not owns(thing.__code__.co_filename):
             continue
-        for variable, cell in zip(thing.__code__.co_freevars, thing.__closure__ or (), strict=False):
-            with contextlib.suppress(ValueError):  # an empty cell
-                known = codes.setdefault(id(thing.__code__), OwnCode(thing.__code__, thing.__globals__, {}))
-                known.cells.setdefault(variable, []).append(cell.cell_contents)
         pending = [thing.__code__]
         while pending:
             code = pending.pop()
-            codes.setdefault(id(code), OwnCode(code, thing.__globals__, {}))
+            codes.setdefault(id(code), OwnCode(code, thing.__globals__, cells.get(id(code), {})))
             pending.extend(const for const in code.co_consts if isinstance(const, CodeType))
     return list(codes.values())
 
@@ -161,14 +156,17 @@ class Sites:
         self.of: dict[int, dict[int, Site]] = {}
         """By the id of a code object: its sites by the offset of their instruction."""
 
-    def find(self, kept: Mapping[str, list[Any]]) -> list[CodeType]:
+    def find(
+        self, kept: Mapping[str, list[Any]], cells: Mapping[int, Mapping[str, list[Any]]]
+    ) -> list[CodeType]:
         """Look for code; gives what is new since the last time.
 
         Args:
             kept: by the name of an attribute, the functions and the like that the adapter's objects keep there, as
                 ``self._clock = time.monotonic`` does.
+            cells: by the id of a code object, what its functions hold in the variables of their closures.
         """
-        codes = own_codes(self._owns)
+        codes = own_codes(self._owns, cells)
         fresh = [own.code for own in codes if id(own.code) not in self.of]
         known = {name: {id(value) for value in values} for name, values in kept.items()}
         if fresh or known != self._known:

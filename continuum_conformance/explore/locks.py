@@ -371,6 +371,8 @@ class Substitution:
         self._undo: list[Callable[[], None]] = []
         self.kept: dict[str, list[Any]] = {}
         """By the name of an attribute, the functions and the like that the adopted objects keep there."""
+        self.cells: dict[int, dict[str, list[Any]]] = {}
+        """By the id of a code object: what its functions hold in the variables of their closures."""
         lock = self._factory("Lock", self._make_lock, (_LOCK, ControlledLock))
         self._stand_ins: dict[int, Any] = {
             id(_real_lock): lock,
@@ -505,6 +507,7 @@ class Substitution:
             self._visit_function(thing, pending, each)
         elif isinstance(thing, type):
             if self._owns_type(thing):
+                pending.extend((base, base.__name__) for base in thing.__bases__)
                 for key, value in list(vars(thing).items()):
                     ours = self._ours(value, f"{thing.__name__}.{key}")
                     if ours is value:
@@ -517,6 +520,7 @@ class Substitution:
             forced or self._owns_type(type(thing)) or type(thing).__module__ in ("threading", "queue")
         ):
             label = name if type(thing).__module__ in ("threading", "queue") else type(thing).__name__
+            pending.append((type(thing), type(thing).__name__))
             for key, value in _members(thing):
                 if callable(value):
                     self._keep(key, value)
@@ -545,6 +549,9 @@ class Substitution:
         for variable, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
             with contextlib.suppress(ValueError):  # an empty cell
                 value = cell.cell_contents
+                held = self.cells.setdefault(id(function.__code__), {}).setdefault(variable, [])
+                if not any(value is other for other in held):
+                    held.append(value)
                 if id(value) in self._stand_ins:
                     if self._undo:
                         cell.cell_contents = self._stand_ins[id(value)]
