@@ -452,7 +452,7 @@ def test_two_workers_share_one_handle_and_its_only_connection(gate: Gate, direct
             with lock, connection.transaction():
                 connection.execute("UPDATE runs SET n = n + 1 WHERE id = %s", (row,))
 
-        execution = executor.run({"A": update, "B": update}, Scripted(()))
+        execution = executor.run({"A": update, "B": update}, Scripted((0, 1)))
         assert [worker for worker, label in execution.steps if "<" not in label] == ["A", "A", "B", "B"]
         assert executor.client_waits == 1
         assert direct.execute("SELECT n FROM runs WHERE id = %s", (row,)).fetchone() == (2,)
@@ -467,11 +467,12 @@ def test_a_deadlock_of_threads_hangs_and_shows_both_stacks(gate: Gate, direct: A
         def work(worker: str, first: threading.Lock, second: threading.Lock) -> None:
             with first:
                 connections[worker].execute("SELECT n FROM runs")
+                connections[worker].execute("SELECT id FROM runs")
                 while not release.is_set() and not second.acquire(timeout=0.05):
                     pass
 
         bodies = {"A": lambda: work("A", *locks), "B": lambda: work("B", *locks[::-1])}
-        execution = executor.run(bodies, Scripted(()))
+        execution = executor.run(bodies, Scripted((0, 1)))
         release.set()
         assert set(execution.hung) == {"A", "B"}
         assert all("second.acquire" in stack for stack in execution.hung.values())

@@ -194,8 +194,8 @@ class GatedExecutor:
     def run(self, workers: Mapping[str, Callable[[], None]], chooser: Chooser) -> Execution:
         """Run every worker's body to its end, one of them at a time. A body never raises.
 
-        Bodies begin in the order of ``workers``, each when the ones before are at rest; so what they do before
-        their first statement never overlaps.
+        A body begins when its worker is chosen for the first time, and goes on through its first statement, so what
+        bodies do before that never overlaps.
         """
         if self._run is not None:
             raise RuntimeError("the executor is at a run already")
@@ -313,12 +313,6 @@ class _Run:
         gate.attribute = self._attribute
         gate.control(self._workers)
         try:
-            for worker in self._workers.values():
-                worker.started = True
-                worker.thread.start(lambda worker=worker: self._body(worker))  # type: ignore[misc]
-                self._last = worker.name
-                self._settle()
-            self._last = None
             self._move_all()
             if any(not worker.finished for worker in self._workers.values()):
                 self._stuck()
@@ -330,8 +324,11 @@ class _Run:
         while options := self._options():
             chosen = self._choose(options)
             waiting = [session for session in self._busy() if session.keep_reply]
-            self._move(chosen)
-            self._settle()
+            if not self._workers[chosen].started:
+                self._begin(self._workers[chosen])
+            if chosen in self._options():
+                self._move(chosen)
+                self._settle()
             if len(waiting) > 1 and any(session.replied for session in waiting):
                 self._executor.server_chose += 1
 
@@ -381,7 +378,11 @@ class _Run:
 
     def _options(self) -> list[str]:
         """The workers that can move, in the order of the schedule."""
-        able = [w for w in self._workers.values() if w.point is not None or self._pending(w) is not None]
+        able = [
+            w
+            for w in self._workers.values()
+            if not w.started or w.point is not None or self._pending(w) is not None
+        ]
         names = sorted(w.name for w in able if not w.yields) or sorted(w.name for w in able)
         if self._last in names:
             names.remove(self._last)
@@ -397,6 +398,13 @@ class _Run:
             Choice(tuple(options), taken, current_first, tuple(map(self._label, options)))
         )
         return options[taken]
+
+    def _begin(self, worker: _Worker) -> None:
+        """Let a body run to its first statement."""
+        self._last = worker.name
+        worker.started = True
+        worker.thread.start(lambda: self._body(worker))
+        self._settle()
 
     def _move(self, name: str) -> None:
         worker = self._workers[name]

@@ -25,6 +25,7 @@ from typing import Any, Protocol
 from continuum_conformance.explore.lines_sites import Site, Sites, files_of
 from continuum_conformance.explore.lines_turns import Abandoned, Turns, Worker
 from continuum_conformance.explore.locks import Substitution, under_control
+from continuum_conformance.explore.reduction import REAL_TIME, Touches
 from continuum_conformance.explore.schedule import Chooser, Execution
 
 __all__ = ["LineExecutor"]
@@ -36,6 +37,8 @@ GRACE = 0.25
 PATIENCE = 3
 """Runs with such a worker after which an adapter is explored by whole operations."""
 
+_CALL: Touches = frozenset({(REAL_TIME, False)})
+_RETURN: Touches = frozenset({(REAL_TIME, True)})
 _SimpleQueue = queue.SimpleQueue
 _KIT = str(Path(__file__).resolve().parent.parent)
 
@@ -179,8 +182,6 @@ class LineExecutor:
             list(bodies),
             chooser,
             lambda worker: self._start(turns, worker, bodies[worker.name]),
-            # Among whole operations nothing tells where the first shared step is: the start is a choice.
-            eager=not operations,
             limit=self._limit,
             grace=max(self._grace, 1.0) if operations else self._grace,
         )
@@ -194,7 +195,8 @@ class LineExecutor:
         finally:
             self._turns = None
         execution = turns.execution
-        execution.touched = {worker.name: worker.touched for worker in turns.workers}
+        if operations:
+            execution.moves.clear()  # nothing is known of what they touch
         for worker in turns.workers:
             if worker.alive:  # lost, with its thread
                 self._threads.pop(worker.name, None)
@@ -209,7 +211,22 @@ class LineExecutor:
         turns = self._turns
         worker = turns.by_ident.get(get_ident()) if turns is not None else None
         if turns is not None and worker is not None:
-            turns.point(worker, Site(label))
+            worker.fresh = False
+            turns.point(worker, Site(label, None if self.level == "operations" else frozenset()))
+
+    def called(self) -> None:
+        """Said by a body as it begins an operation, for real time is something that its steps touch."""
+        self._mark(_CALL)
+
+    def returned(self) -> None:
+        """Said by a body as an operation has come back."""
+        self._mark(_RETURN)
+
+    def _mark(self, touches: Touches) -> None:
+        turns = self._turns
+        worker = turns.by_ident.get(get_ident()) if turns is not None else None
+        if turns is not None and worker is not None:
+            turns.mark(worker, touches)
 
     def _start(self, turns: Turns, worker: Worker, body: Callable[[], None]) -> None:
         def whole() -> None:

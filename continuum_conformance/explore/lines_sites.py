@@ -9,7 +9,8 @@ instruction, with what it touches. Left out, because no switch there can be told
    always gives the same object (`self._store`, `self._key`, the name of a function). What happens *inside* that
    object is another instruction: in ``self.ev.append({**e, "seq": len(self.ev)})`` both loads of ``self.ev`` are
    left out, the reading by ``len`` and the writing by ``append`` are sites, and the race is between these two;
-3. what a constructor stores in its own ``self``, which nobody else has yet;
+3. what a constructor stores in its own ``self``, which nobody else has yet, and the attributes of an exception
+   that was just caught;
 4. a call of the adapter's own function, which has sites of its own; of an exception's class; of the clock;
 5. entering and leaving a ``with`` of a lock, and a lock's other methods: a lock says itself when it is a point
    (see ``explore.locks``).
@@ -35,21 +36,19 @@ from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
-from continuum_conformance.explore.schedule import Touch
+from continuum_conformance.explore.reduction import Touch, Touches
 
-__all__ = ["ANYTHING", "ITEMS", "OwnCode", "Site", "Sites", "files_of"]
+__all__ = ["ANYTHING", "ITEMS", "WRITES_ANYTHING", "OwnCode", "Site", "Sites", "files_of"]
 
 ITEMS = "[]"
 """The items of any container."""
 ANYTHING = "*"
 """What an unknown call may touch."""
 
-Touches = frozenset[Touch]
-
 _READS: Touches = frozenset({(ITEMS, False)})
 _WRITES: Touches = frozenset({(ITEMS, True)})
 _READS_ANYTHING: Touches = frozenset({(ANYTHING, False)})
-_WRITES_ANYTHING: Touches = frozenset({(ANYTHING, True)})
+WRITES_ANYTHING: Touches = frozenset({(ANYTHING, True)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,13 +243,36 @@ def _constructs(code: CodeType, before: dis.Instruction | None) -> bool:
         and before is not None
         and bool(code.co_varnames)
         and before.opname.startswith("LOAD_FAST")
-        and (before.argval == code.co_varnames[0] or _second(before) == code.co_varnames[0])
+        and _second(before) == code.co_varnames[0]
     )
 
 
 def _second(instruction: dis.Instruction) -> Any:
     # 3.13 loads two locals at once; what is stored into is the second of them.
-    return instruction.argval[-1] if isinstance(instruction.argval, tuple) else None
+    value = instruction.argval
+    return value[-1] if isinstance(value, tuple) and value else value
+
+
+_ATTRIBUTES = ("LOAD_ATTR", "STORE_ATTR", "DELETE_ATTR")
+
+
+def _caught(code: CodeType) -> set[str]:
+    """The names of exceptions: ``except … as name`` sets it to None and deletes it in the end."""
+    names: set[str] = set()
+    none = stored = ""
+    for instruction in dis.get_instructions(code):
+        match instruction.opname:
+            case "LOAD_CONST" if instruction.argval is None:
+                none = "none"
+            case "STORE_FAST":
+                stored, none = (str(instruction.argval), "") if none else ("", "")
+            case "DELETE_FAST" if instruction.argval == stored:
+                names.add(stored)
+            case "NOP" | "CACHE":
+                pass
+            case _:
+                none = stored = ""
+    return names
 
 
 _IDLE = {"CACHE", "EXTENDED_ARG", "NOP", "COPY_FREE_VARS", "PUSH_NULL", "KW_NAMES", "SWAP", "COPY"}
@@ -269,6 +291,7 @@ def _instructions(code: CodeType) -> Iterator[tuple[dis.Instruction, dis.Instruc
 def _touching(own: OwnCode, stored: _Stored) -> Iterator[tuple[int, int | None, str, Touches]]:
     """(offset, line, what a reader sees, what it touches) of each instruction that touches what may be shared."""
     text_of = _Text(own.code)
+    caught = _caught(own.code)
     exits = 0
     for instruction, before in _instructions(own.code):
         # A `with` is left by a call with three Nones.
@@ -276,7 +299,7 @@ def _touching(own: OwnCode, stored: _Stored) -> Iterator[tuple[int, int | None, 
         touches = _touches(instruction, before, own, stored, text_of, leaves_with=exits >= 3)
         if instruction.opname not in ("LOAD_CONST", "PRECALL"):
             exits = 0
-        if touches:
+        if touches and not (instruction.opname in _ATTRIBUTES and before and _second(before) in caught):
             positions = instruction.positions
             line = positions.lineno if positions is not None else None
             text = f"{Path(own.code.co_filename).name}:{line} {text_of.short(instruction)}"
@@ -493,7 +516,7 @@ def _of_call(node: ast.expr | None, own: OwnCode, stored: _Stored) -> Touches | 
     if isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
         return None  # before 3.12 a function of its own, with its own sites
     if not isinstance(node, ast.Call):
-        return _WRITES_ANYTHING
+        return WRITES_ANYTHING
     match node.func:
         case ast.Name(name):
             if name in own.code.co_freevars:
@@ -503,7 +526,9 @@ def _of_call(node: ast.expr | None, own: OwnCode, stored: _Stored) -> Touches | 
             if target is missing and hasattr(builtins, name):
                 if name in _NOTHING or _is_error(getattr(builtins, name)):
                     return None
-                return _READS if name in _READING else _WRITES_ANYTHING
+                if name in ("getattr", "hasattr"):
+                    return _of_getattr(node.args, stored)
+                return _READS if name in _READING else WRITES_ANYTHING
             return _of_target(target, stored, name)
         case ast.Attribute(ast.Name(owner), name) if isinstance(namespace.get(owner), ModuleType):
             return _of_target(getattr(namespace[owner], name, None), stored, name)
@@ -523,7 +548,14 @@ def _of_call(node: ast.expr | None, own: OwnCode, stored: _Stored) -> Touches | 
                 return _of_any(stored.kept[name], stored, name)
             if isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "super":
                 return None
-    return _WRITES_ANYTHING
+    return WRITES_ANYTHING
+
+
+def _of_getattr(arguments: list[ast.expr], stored: _Stored) -> Touches | None:
+    match arguments:
+        case [_, ast.Constant(str(name)), *_]:
+            return frozenset({(f".{name}", False)}) if stored.attribute(name) else None
+    return _READS_ANYTHING
 
 
 def _is_pure(target: Any) -> bool:
@@ -537,7 +569,7 @@ def _is_error(target: Any) -> bool:
 def _of_any(targets: list[Any], stored: _Stored, name: str) -> Touches | None:
     """What a call of one of these objects touches."""
     if not targets:
-        return _WRITES_ANYTHING
+        return WRITES_ANYTHING
     return frozenset().union(*(_of_target(target, stored, name) or () for target in targets)) or None
 
 
@@ -550,7 +582,7 @@ def _of_target(target: Any, stored: _Stored, name: str) -> Touches | None:
     while hasattr(unwrapped, "__wrapped__"):
         unwrapped = unwrapped.__wrapped__
     if not isinstance(unwrapped, FunctionType | BuiltinFunctionType):
-        return None if name in stored.functions else _WRITES_ANYTHING
+        return None if name in stored.functions else WRITES_ANYTHING
     if isinstance(unwrapped, FunctionType) and stored.owns(unwrapped.__code__.co_filename):
         return None
     module = (unwrapped.__module__ or "").lstrip("_")
@@ -561,4 +593,4 @@ def _of_target(target: Any, stored: _Stored, name: str) -> Touches | None:
         return None if unwrapped.__name__.startswith("check_") else _READS  # of arguments; of terms
     if top in _READING_MODULES:
         return _READS_ANYTHING
-    return _WRITES if top in _WRITING_MODULES else _WRITES_ANYTHING
+    return _WRITES if top in _WRITING_MODULES else WRITES_ANYTHING

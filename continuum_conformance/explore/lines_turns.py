@@ -5,7 +5,8 @@ The rules:
 1. A worker is a thread that runs a body. It moves only while it has the turn, and decides about the turn itself,
    inside `Turns.point` (it could go on), `Turns.wait` (it needs something) and `Turns.pause` (it lets others go
    first). Another thread is woken only when the turn changes, so a run costs about as much as it has changes.
-2. At the start each worker runs, in turn, to its first point: nothing before it is shared.
+2. Who has the turn for the first time goes on through its first point: nothing before it is shared, and an
+   operation that begins late is ordered behind those that have returned.
 3. Who waits for something that is not free is not runnable. Whether it is free is asked anew at every choice, so
    nobody needs to be told who else may free it.
 4. A wait with a time limit gives up only when nobody else can move. No real time counts.
@@ -32,7 +33,8 @@ from types import FrameType
 from typing import Protocol
 
 from continuum_conformance.explore.lines_sites import Site
-from continuum_conformance.explore.schedule import Choice, Chooser, Execution, Touch
+from continuum_conformance.explore.reduction import Move, Touches
+from continuum_conformance.explore.schedule import Choice, Chooser, Execution
 
 __all__ = ["Abandoned", "Blocker", "Turns", "Worker", "stack_of", "strangers"]
 
@@ -46,6 +48,9 @@ POLL = 0.001
 """Seconds between two looks at what only a foreign thread can free."""
 
 _sleep = time.sleep  # the real one: `explore.locks` replaces it while an adapter is explored
+
+
+_NOTHING: Touches = frozenset()
 
 
 class Abandoned(BaseException):
@@ -79,8 +84,10 @@ class Worker:
         "detached",
         "error",
         "expired",
+        "fresh",
         "gate",
         "ident",
+        "move",
         "name",
         "native",
         "others",
@@ -88,7 +95,6 @@ class Worker:
         "site",
         "started",
         "steps",
-        "touched",
         "wants",
     )
 
@@ -114,7 +120,9 @@ class Worker:
         self.steps = 0
         # The lock that it was refused in this turn.
         self.refused: Blocker | None = None
-        self.touched: set[Touch] = set()
+        # Whether it has not come to its first point, and its latest step.
+        self.fresh = True
+        self.move = Move(name, _NOTHING)
         self.error: BaseException | None = None
 
     @property
@@ -132,7 +140,6 @@ class Turns:
         names: the workers.
         chooser: decides.
         start: starts a worker's body in its thread; what runs there must call `enter` first and `leave` last.
-        eager: whether workers run to their first point before the first choice (rule 2).
         limit: seconds to wait for something that is not the workers' own before the run is given up.
         grace: seconds after which a worker that does not come to a point is detached.
     """
@@ -143,7 +150,6 @@ class Turns:
         chooser: Chooser,
         start: Callable[[Worker], None],
         *,
-        eager: bool,
         limit: float,
         grace: float,
     ) -> None:
@@ -167,8 +173,8 @@ class Turns:
         self._call = allocate_lock()
         self._call.acquire()
         self._turn: Worker | None = None
-        self._beginners = list(self.workers) if eager else []
-        self._opening = eager
+        # The choice that led to the step about to be taken; -1 for none.
+        self._choice = -1
         self._paused = False
         self._abandoned = False
         self._moves = 0
@@ -180,6 +186,8 @@ class Turns:
         """The worker's thread has begun. It has the turn."""
         worker.ident, worker.native = get_ident(), threading.get_native_id()
         self.by_ident[worker.ident] = worker
+        with self._mutex:
+            self._moved(worker, _NOTHING)
 
     def leave(self, worker: Worker) -> None:
         """The worker's body has ended."""
@@ -206,11 +214,12 @@ class Turns:
                     raise Abandoned
                 return
             worker.site = site
-            if site.touches is not None:
-                worker.touched |= site.touches
             self._moves += 1
             worker.steps += 1
-            if worker.steps < MANY_STEPS and not (worker.detached or self._opening or self._paused):
+            if worker.fresh and not worker.detached:
+                self._begin(worker)
+                return
+            if worker.steps < MANY_STEPS and not (worker.detached or self._paused):
                 for other in worker.others:
                     if other.runnable:
                         break
@@ -244,14 +253,17 @@ class Turns:
                 self._moves += 1
                 worker.steps += 1
                 worker.wants, worker.deadline, worker.site = blocker, deadline, site
-                if site.touches is not None:
-                    worker.touched |= site.touches
+                if worker.fresh and not worker.detached and blocker.free(worker):
+                    self._begin(worker)
+                    begun = True
+                else:
+                    begun, worker.fresh = False, False
                 if not counted and not blocker.free(worker):
                     self.execution.waits += 1
                     counted = True
                     self.execution.steps.append((worker.name, f"{site.label} (waits)"))
-                keeps = self._keeps(worker)
-                if keeps:
+                keeps = begun or self._keeps(worker)
+                if keeps and not begun:
                     self._step(worker)
             if not keeps:
                 self._park(worker)
@@ -273,7 +285,7 @@ class Turns:
             if self._abandoned:
                 raise Abandoned
             self._moves += 1
-            worker.site = site
+            worker.site, worker.fresh = site, False
             if alone := not any(other.runnable for other in worker.others):
                 # It waits for something outside, or in vain; then time has to pass, but not much at once.
                 worker.alone = worker.alone or time.monotonic()
@@ -307,6 +319,16 @@ class Turns:
             self.execution.gave_up.add(worker.name)
         return False
 
+    def mark(self, worker: Worker, touches: Touches) -> None:
+        """The step that the worker is taking touches these, too."""
+        if worker.move.touches is not None:
+            worker.move.touches |= touches
+
+    def released(self, worker: Worker, touches: Touches) -> None:
+        """The worker has released a lock."""
+        if not self._abandoned:
+            self.execution.moves.append(Move(worker.name, touches, releases=True))
+
     def foreign(self, what: str) -> None:
         """A thread that is no worker took part in the run."""
         if self.outsider is None and not self._abandoned:
@@ -327,6 +349,22 @@ class Turns:
             for other in worker.others:
                 other.after.discard(worker)
                 self._paused = self._paused or bool(other.after)
+        self._moved(worker, worker.site.touches)
+        self._tell(worker)
+
+    def _begin(self, worker: Worker) -> None:
+        """The worker goes on through its first point."""
+        worker.fresh = False
+        touches = worker.site.touches
+        worker.move.touches = None if touches is None else (worker.move.touches or _NOTHING) | touches
+        self._tell(worker)
+
+    def _moved(self, worker: Worker, touches: Touches | None) -> None:
+        worker.move = Move(worker.name, touches, self._choice)
+        self._choice = -1
+        self.execution.moves.append(worker.move)
+
+    def _tell(self, worker: Worker) -> None:
         steps = self.execution.steps
         step = (worker.name, worker.site.label)
         if not steps or steps[-1] != step:
@@ -348,8 +386,7 @@ class Turns:
             self._turn = None
             self._call_up()
             return False
-        # At the end of the opening nobody has moved yet, so that no order of the workers costs a preemption.
-        chosen = self._next(None if self._opening else worker)
+        chosen = self._next(worker)
         if chosen is worker:
             self._turn = worker
             return True
@@ -359,9 +396,6 @@ class Turns:
 
     def _next(self, current: Worker | None) -> Worker | None:
         """Who moves next; None when nobody can."""
-        if self._beginners:
-            return self._beginners.pop(0)
-        self._opening = False
         options = [worker for worker in self.workers if worker.runnable]
         if self._paused:
             ready = [worker for worker in options if not any(other.runnable for other in worker.after)]
@@ -395,9 +429,9 @@ class Turns:
                 taken,
                 preemptive=current_first,
                 labels=tuple(option.site.label for option in options),
-                touches=options[0].site.touches,
             )
         )
+        self._choice = len(self.execution.choices) - 1
         return chosen
 
     def _pass_on(self, chosen: Worker | None) -> None:

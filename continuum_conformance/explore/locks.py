@@ -28,8 +28,9 @@ from pathlib import Path
 from types import CellType, FunctionType, MethodType, ModuleType, TracebackType
 from typing import Any
 
-from continuum_conformance.explore.lines_sites import Site
+from continuum_conformance.explore.lines_sites import WRITES_ANYTHING, Site
 from continuum_conformance.explore.lines_turns import Turns, Worker
+from continuum_conformance.explore.reduction import Touches
 
 __all__ = ["ControlledLock", "ControlledQueue", "ControlledRLock", "Substitution", "under_control"]
 
@@ -69,6 +70,13 @@ def _current(what: str) -> tuple[Turns, Worker] | None:
         turns.foreign(what)
         return None
     return turns, worker
+
+
+def _released(touches: Touches) -> None:
+    turns = _Control.turns
+    worker = turns.by_ident.get(get_ident()) if turns is not None else None
+    if turns is not None and worker is not None:
+        turns.released(worker, touches)
 
 
 _places: dict[tuple[str, int], str] = {}
@@ -136,7 +144,8 @@ class ControlledLock:
             site = Site(f"{_place()} acquire {self.label}", self.touches)
             taken = turns.wait(worker, self, site, seconds=None if timeout == -1 else timeout)
         else:
-            site = Site(f"{_place()} try to acquire {self.label}", self.touches)
+            # It may come while another one holds the lock, and anything that it does then may matter.
+            site = Site(f"{_place()} try to acquire {self.label}", WRITES_ANYTHING)
             taken = turns.attempt(worker, self, site)
         self._maker = None
         if taken:
@@ -147,6 +156,7 @@ class ControlledLock:
         """As a real lock does."""
         self._holder = None
         self._real.release()
+        _released(self.touches)
 
     def locked(self) -> bool:
         """As a real lock does."""
@@ -229,7 +239,8 @@ class ControlledRLock:
             site = Site(f"{_place()} acquire {self.label}", self.touches)
             taken = turns.wait(worker, self, site, seconds=None if timeout == -1 else timeout)
         else:
-            site = Site(f"{_place()} try to acquire {self.label}", self.touches)
+            # It may come while another one holds the lock, and anything that it does then may matter.
+            site = Site(f"{_place()} try to acquire {self.label}", WRITES_ANYTHING)
             taken = turns.attempt(worker, self, site)
         if taken:
             self._holder = worker
@@ -244,6 +255,8 @@ class ControlledRLock:
         if not self._count:
             self._ident = self._holder = None
         self._real.release()
+        if not self._count:
+            _released(self.touches)
 
     def __enter__(self) -> bool:
         return self.acquire()
@@ -263,7 +276,9 @@ class ControlledRLock:
 
     def _release_save(self) -> Any:
         count, self._count, self._ident, self._holder = self._count, 0, None, None
-        return count, self._real._release_save()
+        saved = self._real._release_save()
+        _released(self.touches)
+        return count, saved
 
     def _acquire_restore(self, state: Any) -> None:
         count, saved = state

@@ -6,9 +6,9 @@ keeps the current worker, a smaller list means fewer preemptions, and a list tha
 shrinking and replay come for free.
 
 `walk` tries all schedules of a run up to a bound of preemptions, without remembering states (stateless search,
-Godefroid 1997; preemption bounding, Musuvathi and Qadeer, PLDI 2007). Where an executor tells what a step touches, a
-preemption is tried only before a step that another worker's steps can disturb: before any other one it gives
-the same run as at the worker's next such step. `pct` draws schedules by random priorities
+Godefroid 1997; preemption bounding, Musuvathi and Qadeer, PLDI 2007). Where an executor tells what each step touches,
+a walk without a bound runs only such schedules as put two steps that touch the same thing in another order (dynamic
+partial-order reduction, see `explore.reduction`); all others would repeat a run. `pct_chooser` draws schedules by random priorities
 (PCT, Burckhardt et al., ASPLOS 2010).
 """
 
@@ -19,11 +19,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
+from continuum_conformance.explore.reduction import Move, Touch, Tree
+
 __all__ = [
     "Choice",
     "Chooser",
     "Execution",
     "Executor",
+    "Move",
     "Scripted",
     "Touch",
     "Walk",
@@ -35,10 +38,6 @@ __all__ = [
 T = TypeVar("T")
 
 
-Touch = tuple[str, bool]
-"""The name of something that workers may share, and whether it is written. ``"*"`` is everything."""
-
-
 @dataclass(frozen=True, slots=True)
 class Choice:
     """One choice point of a run.
@@ -48,14 +47,12 @@ class Choice:
         taken: the index of the one that moved.
         preemptive: whether taking another than the first takes the turn from a worker that could have gone on.
         labels: what each option would do next, for a reader (a statement, a line); may be empty.
-        touches: what the first option's next step touches; None when that is not known.
     """
 
     options: tuple[str, ...]
     taken: int
     preemptive: bool
     labels: tuple[str, ...] = ()
-    touches: frozenset[Touch] | None = None
 
 
 class Chooser(Protocol):
@@ -127,7 +124,7 @@ class Execution:
         waits: how often a worker was found blocked by another.
         gave_up: the workers whose calls ended by a time-out of their own while another was held still.
         diverged: whether the run could not follow its schedule.
-        touched: what each worker's steps touched, by its name, where the executor tells.
+        moves: every step in order with what it touches, where the executor tells; else empty.
     """
 
     choices: list[Choice] = field(default_factory=list)
@@ -137,7 +134,7 @@ class Execution:
     waits: int = 0
     gave_up: set[str] = field(default_factory=set)
     diverged: bool = False
-    touched: dict[str, set[Touch]] = field(default_factory=dict)
+    moves: list[Move] = field(default_factory=list)
 
     @property
     def schedule(self) -> tuple[int, ...]:
@@ -198,8 +195,8 @@ def walk(
     """
     result: Walk[T] = Walk(bound=bound)
     # Branches to be run, by their number of preemptions; each differs from its parent after the parent's prefix.
-    pending: list[list[_Branch]] = [[(tuple(start), len(start), 0)]]
-    seen = _Seen()
+    pending: list[list[Branch]] = [[(tuple(start), len(start), 0)]]
+    tree = Tree(len(start))
     level = 0
     while level < len(pending):
         if not pending[level]:
@@ -214,77 +211,38 @@ def walk(
         if found is not None:
             result.found = found
             return result
-        branches = [*seen.learn(execution), *_branches(execution, prefix, level, bound, seen)]
-        for cost, branch in branches:
+        for cost, branch in _branches(execution, prefix, bound, tree):
             while len(pending) <= cost:
                 pending.append([])
             pending[cost].append(branch)
-        # What a run showed for the first time can make a preemption worthwhile that had been passed over.
-        level = min([level, *(cost for cost, _ in branches)])
+            level = min(level, cost)
     result.exhausted = True
     return result
 
 
-_Branch = tuple[tuple[int, ...], int, int]
+Branch = tuple[tuple[int, ...], int, int]
 """A schedule as a run's choices, a place in them and what is taken there instead; what follows is open."""
 
 
 def _branches(
-    execution: Execution, prefix: tuple[int, ...], level: int, bound: int | None, seen: _Seen
-) -> Iterator[tuple[int, _Branch]]:
-    """The branches from this run, one choice after its prefix each, with their preemptions; the latest last."""
+    execution: Execution, prefix: tuple[int, ...], bound: int | None, tree: Tree
+) -> Iterator[tuple[int, Branch]]:
+    """The branches from this run, one choice each, with their preemptions; the latest last."""
     taken = tuple(choice.taken for choice in execution.choices)
-    for place in range(len(prefix), len(taken)):
-        choice = execution.choices[place]
-        for index in range(len(choice.options)):
-            if index == choice.taken:
-                continue
-            cost = level + (choice.preemptive and index != 0)
-            if bound is not None and cost > bound:
-                continue
-            branch = (cost, (taken, place, index))
-            if choice.preemptive and not seen.disturbs(choice):
-                seen.keep(choice, branch)
-            else:
-                yield branch
-
-
-class _Seen:
-    """What the workers of a walk have touched so far, and the branches that mattered nothing as far as was known."""
-
-    def __init__(self) -> None:
-        self._touched: dict[str, set[Touch]] = {}
-        self._kept: dict[tuple[str, frozenset[Touch]], list[tuple[int, _Branch]]] = {}
-        self._answers: dict[tuple[str, frozenset[Touch]], bool] = {}
-
-    def learn(self, execution: Execution) -> list[tuple[int, _Branch]]:
-        """Take note of a run; gives the branches that matter by what it showed."""
-        grown = False
-        for worker, touched in execution.touched.items():
-            known = self._touched.setdefault(worker, set())
-            grown |= not touched <= known
-            known |= touched
-        if not grown:
-            return []
-        self._answers.clear()
-        return [branch for key in list(self._kept) if self._disturbs(*key) for branch in self._kept.pop(key)]
-
-    def disturbs(self, choice: Choice) -> bool:
-        """Whether another worker can disturb the step that the current one would take, or be disturbed by it."""
-        return choice.touches is None or self._disturbs(choice.options[0], choice.touches)
-
-    def keep(self, choice: Choice, branch: tuple[int, _Branch]) -> None:
-        """Remember a branch that does not matter so far."""
-        self._kept.setdefault((choice.options[0], choice.touches or frozenset()), []).append(branch)
-
-    def _disturbs(self, worker: str, touches: frozenset[Touch]) -> bool:
-        key = (worker, touches)
-        if key not in self._answers:
-            self._answers[key] = any(
-                (writes or other_writes) and (name == other or "*" in (name, other))
-                for someone, theirs in self._touched.items()
-                if someone != worker
-                for other, other_writes in theirs
-                for name, writes in touches
-            )
-        return self._answers[key]
+    options = [choice.options for choice in execution.choices]
+    if execution.moves and bound is None:
+        wanted = tree.learn(options, taken, execution.moves)
+    else:
+        wanted = [
+            (place, index)
+            for place in range(len(prefix), len(taken))
+            for index in range(len(options[place]))
+            if index != taken[place]
+        ]
+    costs = [0]
+    for choice in execution.choices:
+        costs.append(costs[-1] + (choice.preemptive and choice.taken != 0))
+    for place, index in wanted:
+        cost = costs[place] + (execution.choices[place].preemptive and index != 0)
+        if bound is None or cost <= bound:
+            yield cost, (taken, place, index)

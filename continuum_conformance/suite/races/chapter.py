@@ -27,7 +27,6 @@ def _explore_into(
         session,
         scenario,
         level.executor,
-        bound=plan.bound,
         limit=plan.limit,
         seed=seed,
         random_runs=plan.random_runs,

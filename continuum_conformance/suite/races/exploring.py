@@ -1,4 +1,4 @@
-"""Exploring a scenario: every schedule to a bound, and a find made small, certain and readable."""
+"""Exploring a scenario: every schedule, and a find made small, certain and readable."""
 
 from __future__ import annotations
 
@@ -27,9 +27,8 @@ class Explored:
     Attributes:
         scenario: the scenario.
         runs: how many schedules were run.
-        exhausted: whether every schedule to the bound was run.
-        bound: the bound of preemptions; None for all.
-        raced: whether the workers ever interleaved, so that a pass means something.
+        exhausted: whether every schedule was run.
+        raced: whether the workers ever had to choose who goes first, so that a pass means something.
         violation: the find, if there was one.
         exact: whether the find came back in every replay.
     """
@@ -37,7 +36,6 @@ class Explored:
     scenario: Scenario
     runs: int = 0
     exhausted: bool = False
-    bound: int | None = None
     raced: bool = False
     undecided: int = 0
     """How many runs the judge could not decide within its budget; then there is no pass."""
@@ -50,38 +48,40 @@ def explore(
     scenario: Scenario,
     executor: Executor,
     *,
-    bound: int | None,
     limit: int,
     seed: int = 0,
     random_runs: int = 0,
 ) -> Explored:
-    """Run a scenario under every schedule with at most ``bound`` preemptions, fewest first.
+    """Run a scenario under every schedule, those with the fewest preemptions first.
 
     Args:
         session: the adapter.
         scenario: what races.
         executor: who lets the workers move.
-        bound: preemptions; None for any number.
-        limit: schedules, at most.
+        limit: schedules, at most; for free-running threads, runs.
         seed: of the random schedules that follow a walk that was cut short.
         random_runs: how many of those.
     """
-    explored = Explored(scenario, bound=bound)
+    explored = Explored(scenario)
 
     def attempt(chooser: Chooser) -> tuple[Execution, Race | None]:
         race = run_race(session, scenario, executor, chooser)
         session.statistics["interleavings"] += 1
         explored.undecided += race.undecided
-        explored.raced = explored.raced or race.execution.preemptions > 0 or race.execution.waits > 0
+        explored.raced = explored.raced or bool(race.execution.choices) or race.execution.waits > 0
+        explored.runs += 1
         return race.execution, race if race.violation is not None else None
 
-    found = walk(attempt, bound=bound, limit=limit)
-    explored.runs, explored.exhausted = found.runs, found.exhausted
-    race = found.found
-    if race is None and not found.exhausted:
+    race: Race | None = None
+    if executor.level == "threads":  # nothing is chosen, so each run is another try
+        explored.raced = True
+        random_runs = limit
+    else:
+        found = walk(attempt, bound=None, limit=limit)
+        race, explored.exhausted = found.found, found.exhausted
+    if race is None and not explored.exhausted:
         for number in range(random_runs):
             _, race = attempt(pct_chooser(seed + number))
-            explored.runs += 1
             if race is not None:
                 break
     if race is not None and race.violation is not None:

@@ -32,7 +32,7 @@ STRATEGIES = ("exhaustive", "pct", "random")
 MAX_OPERATIONS = 12
 RUNS_EACH = 60
 """Schedules of one random program."""
-BOUND_LIMIT = 5_000
+KNOWN_LIMIT = 5_000
 """Schedules of one known scenario."""
 
 
@@ -142,7 +142,7 @@ def hunt(
         found.level = level.name
         scenario = next((s for s in known if s.name not in corpus.done), None)
         if scenario is not None:
-            explored = explore(session, scenario, level.executor, bound=2, limit=BOUND_LIMIT)
+            explored = explore(session, scenario, level.executor, limit=KNOWN_LIMIT)
             if explored.exhausted:
                 corpus.done.add(scenario.name)
         else:
@@ -154,7 +154,6 @@ def hunt(
                 session,
                 scenario,
                 level.executor,
-                bound=1 if walk else 0,
                 limit=RUNS_EACH if walk else 1,
                 seed=number,
                 random_runs=RUNS_EACH,

@@ -57,11 +57,17 @@ def _foreign(file: Path, module: str) -> bool:
 
 @dataclass(frozen=True)
 class Budget:
-    """How much of a scenario is walked, counted in schedules."""
+    """How much of a scenario is walked, counted in schedules, and how many random ones follow if that is not all."""
 
-    bound: int | None
     limit: int
     random_runs: int = 0
+
+
+# By what a run costs: (a known scenario's, a pair's) for each profile.
+_CHEAP = {"quick": (100, 40), "standard": (1000, 600), "thorough": (50_000, 50_000)}
+_STATEMENTS = {"quick": (40, 20), "standard": (100, 300), "thorough": (20_000, 20_000)}
+_COSTLY = {"quick": (12, 4), "standard": (40, 8), "thorough": (2_000, 2_000)}
+_FREE = {"quick": (2, 0), "standard": (5, 0), "thorough": (50, 0)}
 
 
 @dataclass(frozen=True)
@@ -83,16 +89,11 @@ class Level:
 
     def budget(self, profile: Profile, scenario: Scenario) -> Budget:
         """The plan for a scenario: fixed by profile and level, whatever the time that it takes."""
-        if self.name == "threads":
-            return Budget(0, {"quick": 2, "standard": 5, "thorough": 50}[profile.name])
-        three = len(scenario.workers) > 2
-        if profile.name == "thorough":
-            return Budget(2 if three else None, 20_000, 200)
-        if profile.name == "quick":
-            return Budget(1, (12 if self.costly else 60) if scenario.classic else (4 if self.costly else 20))
-        if scenario.classic:
-            return Budget(1, 40, 5) if self.costly else Budget(1 if three else 2, 300, 20)
-        return Budget(1, 8 if self.costly else 60)
+        plan = _STATEMENTS if self.name == "statements" else _COSTLY if self.costly else _CHEAP
+        known, pair = (_FREE if self.name == "threads" else plan)[profile.name]
+        if not scenario.classic:
+            return Budget(pair)
+        return Budget(known, {"quick": 0, "standard": known // 8, "thorough": 500}[profile.name])
 
     def chosen(self, profile: Profile, scenarios: Iterable[Scenario]) -> Iterator[Scenario]:
         """The pairs of a plan: in the quick profile, and where each run is costly, those of two situations or none."""
@@ -144,11 +145,12 @@ def _finest(session: Session) -> Level:
 def _gated(session: Session, dsn: str) -> Level | None:
     """Statements of PostgreSQL, each worker behind its gate; None where the gate sees no connection."""
     subject = session.subject
+    session.handle("A")  # which makes the adapter's tables, should they not be there yet
+    session.close_handles()
     gate = Gate(dsn)
     session.at_close.append(gate.close)
     executor = GatedExecutor(gate, parks=tuple(getattr(subject.harness, "tables", None) or ()))
     session.at_close.insert(0, executor.close)
-    session.close_handles()
     subject.dsn_for = gate.dsn_for
     for worker in ("A", "B", "C"):
         session.handle(worker).call(

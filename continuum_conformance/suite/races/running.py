@@ -158,6 +158,10 @@ class _Recording:
         return outcome
 
 
+def _nothing() -> None:
+    """What an executor without real time does about it."""
+
+
 def run_race(session: Session, scenario: Scenario, executor: Any, chooser: Chooser) -> Race:
     """Run a scenario once.
 
@@ -175,6 +179,8 @@ def run_race(session: Session, scenario: Scenario, executor: Any, chooser: Choos
         getattr(executor, "point", None) if executor.level != "statements" else None
     )
     began: Callable[[str], None] | None = getattr(executor, "began", None)
+    called: Callable[[], None] = getattr(executor, "called", _nothing)
+    returned: Callable[[], None] = getattr(executor, "returned", _nothing)
     handles = {worker: session.handle("A" if scenario.one_handle else worker) for worker in scenario.workers}
 
     def body(worker: str, acts: tuple[Act, ...]) -> Callable[[], None]:
@@ -186,7 +192,9 @@ def run_race(session: Session, scenario: Scenario, executor: Any, chooser: Choos
                     point(f"before {operation.name}")
                 if began is not None:
                     began(worker)
+                called()
                 program.outcome = recording.carry_out(operation, call)
+                returned()
 
         return work
 
