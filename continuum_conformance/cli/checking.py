@@ -259,7 +259,9 @@ def _report(run: _Run, session: Session, judgements: Sequence[Judgement], replay
 def _coverage(session: Session) -> dict[str, Any]:
     """The counts: examples and operations by themselves, situations together."""
     counts = dict(session.statistics)
-    plain = {name: counts.pop(name, 0) for name in ("examples", "operations")}
+    plain: dict[str, Any] = {name: counts.pop(name, 0) for name in ("examples", "operations")}
+    if session.races:
+        plain["races"] = {"level": " then ".join(session.race_levels), **session.races}
     return {**plain, "situations": dict(sorted(counts.items()))} if counts else plain
 
 

@@ -158,7 +158,7 @@ _ALL = (
         MUST,
         CORE,
         V1,
-        "Without a seq an event gets the next one; the first is 0; history is dense.",
+        "Without a seq, or with `None` for it, an event gets the next one; the first is 0; history is dense.",
         "A replay steps through the history by seq; a hole or a shift makes it diverge.",
         "Give the seq from the run's own counter, in the statement that inserts the event.",
     ),

@@ -18,6 +18,7 @@ from continuum_conformance.report.summary import (
     by_chapter,
     failures,
     never,
+    raced,
     replay_command,
     short_ids,
     tried,
@@ -228,7 +229,7 @@ class Terminal:
             self._screen.prose(_prose(note), label="-", indent=2, gutter=2)
 
     def _coverage(self, report: Report) -> None:
-        figures = {"tried:": tried(report), "never:": never(report)}
+        figures = {"tried:": tried(report), "races:": raced(report), "never:": never(report)}
         if any(figures.values()):
             self._screen.line()
         for label, text in figures.items():

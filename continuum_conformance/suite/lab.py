@@ -91,6 +91,10 @@ class Session:
         self.single_handle = False
         self.race_level: Any = None
         """How finely races are explored; `races.levels` finds it out at first use."""
+        self.race_levels: list[str] = []
+        """The names of that level and of those that did not hold."""
+        self.races: Counter[str] = Counter()
+        """How much was explored."""
         self.at_close: list[Callable[[], None]] = []
         self._handles: dict[str, Any] = {}
         self._salt = os.urandom(3).hex()
@@ -154,7 +158,8 @@ class Session:
 
     def fresh_salt(self) -> str:
         """A short text that no name of this session has had."""
-        return f"{self._salt}{next(self._numbers):x}"
+        # Always of one length: a replay has another salt, and code that goes over a name's characters as many steps.
+        return f"{self._salt}{next(self._numbers):06x}"
 
 
 class Lab:

@@ -32,10 +32,11 @@ def _explore_into(
         random_runs=plan.random_runs,
     )
     search.result.examples += explored.runs
-    session.statistics["scenarios"] += 1
-    session.statistics["scenarios explored in full" if explored.exhausted else "scenarios cut short"] += 1
+    session.races["scenarios"] += 1
     if not explored.raced:
-        session.statistics["scenarios that never raced"] += 1
+        session.races["never raced"] += 1
+    elif level.name != "threads":
+        session.races["explored in full" if explored.exhausted else "cut short"] += 1
     if explored.undecided:
         search.result.error = (
             f"{scenario.name}: {explored.undecided} runs could not be judged within the budget"
@@ -107,7 +108,7 @@ def free_threads_never_meet_contention(session: Session, profile: Profile, seed:
             continue
         for _ in range(ROUNDS[profile.name]):
             search.result.examples += 1
-            session.statistics["free races"] += 1
+            session.races["free runs"] += 1
             race = run_race(session, scenario, executor, Scripted(()))
             if race.violation is not None:
                 search.result.violation = told(scenario, race, executor.level, ())

@@ -66,7 +66,7 @@ def explore(
 
     def attempt(chooser: Chooser) -> tuple[Execution, Race | None]:
         race = run_race(session, scenario, executor, chooser)
-        session.statistics["interleavings"] += 1
+        session.races["interleavings"] += 1
         explored.undecided += race.undecided
         explored.raced = explored.raced or bool(race.execution.choices) or race.execution.waits > 0
         explored.runs += 1

@@ -116,7 +116,7 @@ def level_of(session: Session) -> Level:
         return level
     level = _free(session, level) if level is not None else _finest(session)
     session.race_level = level
-    session.statistics[f"level: {level.name}"] += 1
+    session.race_levels.append(level.name)
     return level
 
 

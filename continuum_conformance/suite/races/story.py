@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from textwrap import wrap
 
@@ -49,8 +50,17 @@ def story_of(scenario: Scenario, race: Race, level: str, schedule: Sequence[int]
             )
     if race.why:
         lines += ["", "why no order explains it:", *(f"  {line}" for line in _reasons(race.why, salt))]
-    lines += ["", f"schedule {list(schedule)} at the level of {level}"]
+    lines += ["", f"schedule {_schedule_text(schedule)} at the level of {level}"]
     return "\n".join(lines) + "\n"
+
+
+def _schedule_text(schedule: Sequence[int]) -> str:
+    """``[1, 12 × 0, 2]``."""
+    parts = []
+    for taken, group in itertools.groupby(schedule):
+        times = len(list(group))
+        parts.append(f"{times} × {taken}" if times > 3 else ", ".join([str(taken)] * times))
+    return f"[{', '.join(parts)}]"
 
 
 def _reasons(why: str, salt: str) -> list[str]:
