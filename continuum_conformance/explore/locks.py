@@ -30,7 +30,7 @@ from typing import Any
 
 from continuum_conformance.explore.lines_sites import WRITES_ANYTHING, Site
 from continuum_conformance.explore.lines_turns import Turns, Worker
-from continuum_conformance.explore.reduction import Touches
+from continuum_conformance.explore.reduction import LOCK, Touches
 
 __all__ = ["ControlledLock", "ControlledQueue", "ControlledRLock", "Substitution", "under_control"]
 
@@ -105,7 +105,7 @@ class ControlledLock:
 
     def __init__(self, label: str, real: Any = None, maker: Worker | None = None) -> None:
         self.label = label
-        self.touches = frozenset({(f"lock {label}", True)})
+        self.touches = frozenset({(LOCK + label, True)})
         self._real = real if real is not None else _real_lock()
         self._holder: Worker | None = None
         # Nobody else has a lock that has just been made: its maker's first acquire is no point. So a condition's
@@ -145,7 +145,7 @@ class ControlledLock:
             taken = turns.wait(worker, self, site, seconds=None if timeout == -1 else timeout)
         else:
             # It may come while another one holds the lock, and anything that it does then may matter.
-            site = Site(f"{_place()} try to acquire {self.label}", WRITES_ANYTHING)
+            site = Site(f"{_place()} try to acquire {self.label}", self.touches | WRITES_ANYTHING)
             taken = turns.attempt(worker, self, site)
         self._maker = None
         if taken:
@@ -191,7 +191,7 @@ class ControlledRLock:
 
     def __init__(self, label: str, real: Any = None) -> None:
         self.label = label
-        self.touches = frozenset({(f"lock {label}", True)})
+        self.touches = frozenset({(LOCK + label, True)})
         self._real: Any = real if real is not None else _real_rlock()
         self._holder: Worker | None = None
         self._ident: int | None = None
@@ -240,7 +240,7 @@ class ControlledRLock:
             taken = turns.wait(worker, self, site, seconds=None if timeout == -1 else timeout)
         else:
             # It may come while another one holds the lock, and anything that it does then may matter.
-            site = Site(f"{_place()} try to acquire {self.label}", WRITES_ANYTHING)
+            site = Site(f"{_place()} try to acquire {self.label}", self.touches | WRITES_ANYTHING)
             taken = turns.attempt(worker, self, site)
         if taken:
             self._holder = worker

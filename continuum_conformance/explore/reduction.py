@@ -21,11 +21,13 @@ from dataclasses import dataclass
 __all__ = ["REAL_TIME", "Move", "Touch", "Touches", "Tree"]
 
 Touch = tuple[str, bool]
-"""The name of something that workers may share, and whether it is written. ``"*"`` is everything."""
+"""The name of something that workers may share, and whether it is written. ``"*"`` is anything in memory."""
 
 Touches = frozenset[Touch]
 
 REAL_TIME = "(real time)"
+LOCK = "lock "
+"""What the names of locks begin with. Neither these nor real time are meant by ``"*"``."""
 
 
 @dataclass(slots=True)
@@ -82,7 +84,7 @@ class Tree:
         for move in moves[:length]:
             if move.choice >= 0:
                 self._tried.setdefault(taken[: move.choice], set()).add(move.worker)
-        for place, workers in self._races(moves[:length]):
+        for place, workers in self._races(options, moves[:length]):
             tried = self._tried.setdefault(taken[:place], set())
             able = [worker for worker in workers if worker in options[place]]
             if place < self._fixed or any(w in tried or w in sleepers.get(place, ()) for w in able):
@@ -133,7 +135,9 @@ class Tree:
             }
         return len(moves)
 
-    def _races(self, moves: Sequence[Move]) -> list[tuple[int, list[str]]]:
+    def _races(
+        self, options: Sequence[tuple[str, ...]], moves: Sequence[Move]
+    ) -> list[tuple[int, list[str]]]:
         """(place of a choice, the workers of which one should have moved there)."""
         numbers = {name: number for number, name in enumerate(sorted({move.worker for move in moves}))}
         at = [numbers[move.worker] for move in moves]
@@ -156,10 +160,11 @@ class Tree:
                 joined = list(map(max, joined, clocks[earlier]))
                 if moves[earlier].releases or move.releases:
                     continue
+                place = moves[earlier].choice
+                if place < 0 or move.worker not in options[place]:
+                    continue  # it could not have moved there; so a race with an earlier step is not hidden by this one
                 covered = list(map(max, covered, clocks[earlier]))
-                if moves[earlier].choice >= 0:
-                    first = self._initials(moves, at, [*clocks, joined], earlier, later)
-                    races.append((moves[earlier].choice, first))
+                races.append((place, self._initials(moves, at, [*clocks, joined], earlier, later)))
             joined[mine] = later
             clocks.append(joined)
             latest[mine] = joined
@@ -191,8 +196,12 @@ class Tree:
             return True
         if (one, other) not in self._dependent:
             self._dependent[one, other] = any(
-                (writes or also) and (name == same or ("*" in (name, same) and REAL_TIME not in (name, same)))
+                (writes or also) and (name == same or ("*" in (name, same) and _in_memory(name, same)))
                 for name, writes in one
                 for same, also in other
             )
         return self._dependent[one, other]
+
+
+def _in_memory(*names: str) -> bool:
+    return not any(name == REAL_TIME or name.startswith(LOCK) for name in names)
