@@ -10,11 +10,16 @@ import base64
 import json
 import os
 import pickle
+import signal
 import sys
+import zlib
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from continuum_conformance.harness.subject import CALL_LIMIT, Handle, HarnessError, Subject
-from continuum_conformance.model import Kind, Outcome
+from continuum_conformance.model import Kind, Operation, Outcome
 from continuum_conformance.model.tagged import Opaque, decode_operation, encode_outcome
 
 __all__: list[str] = []
@@ -42,6 +47,50 @@ def _encoded(outcome: Outcome) -> dict[str, Any]:
         )
 
 
+class _Lines:
+    """Ends this process, as a crash would, before a line of the adapter's code, or at a change of its files."""
+
+    def __init__(self, line: int, change: int, files: frozenset[str], directory: str | None) -> None:
+        self._line_to_die, self._change_to_die = line, change
+        self._files, self._directory = files, directory
+        self.seen = 0
+        self.changed = 0
+        self._state = self._stored()
+
+    def watch(self, handle: Handle, operation: Operation) -> Outcome:
+        """Carry out an operation, in this thread."""
+        sys.settrace(self._call)
+        try:
+            return handle.direct(operation)
+        finally:
+            sys.settrace(None)
+
+    def _stored(self) -> list[tuple[str, int]]:
+        """What every file of the store holds, as a check sum."""
+        if self._directory is None:
+            return []
+        found = []
+        for path in Path(self._directory).rglob("*"):
+            with suppress(OSError):  # a directory, or gone meanwhile
+                found.append((str(path), zlib.crc32(path.read_bytes())))
+        return sorted(found)
+
+    def _call(self, frame: FrameType, event: str, argument: Any) -> Any:  # noqa: ARG002
+        return self._line if frame.f_code.co_filename in self._files else None
+
+    def _line(self, frame: FrameType, event: str, argument: Any) -> Any:  # noqa: ARG002
+        if event == "line":
+            self.seen += 1
+            if self._directory is not None:
+                state = self._stored()
+                if state != self._state:
+                    self._state = state
+                    self.changed += 1
+            if self.seen == self._line_to_die or (self.changed and self.changed == self._change_to_die):
+                os.kill(os.getpid(), signal.SIGKILL)
+        return self._line
+
+
 def _main(requests: int, answers: int) -> None:
     with os.fdopen(requests, "rb") as source, os.fdopen(answers, "wb", buffering=0) as sink:
 
@@ -51,7 +100,13 @@ def _main(requests: int, answers: int) -> None:
         handle: Handle | None = None
         for line in source:
             request = json.loads(line)
-            if "call" in request and handle is not None:
+            if "die_at" in request and handle is not None:
+                lines = _Lines(
+                    request["die_at"], request["change"], frozenset(request["files"]), request["directory"]
+                )
+                outcome = lines.watch(handle, decode_operation(request["call"]))
+                answer({**_encoded(outcome), "lines": lines.seen, "changes": lines.changed})
+            elif "call" in request and handle is not None:
                 answer(_encoded(handle.call(decode_operation(request["call"]))))
             elif "close" in request:
                 try:

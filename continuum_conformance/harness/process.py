@@ -10,10 +10,12 @@ import base64
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Collection
 from types import TracebackType
 from typing import Any
 
@@ -84,6 +86,45 @@ class SecondProcess:
     def call(self, operation: Operation, *, limit: float | None = None, then: object = None) -> Outcome:  # noqa: ARG002
         """Carry out an operation there, as ``Handle.call``. Raises `HarnessError` when the process is gone."""
         return decode_outcome(self._ask({"call": encode_operation(operation)}, self._limit * 2))
+
+    def die_in(
+        self,
+        operation: Operation,
+        files: Collection[str],
+        directory: str | None = None,
+        *,
+        line: int = 0,
+        change: int = 0,
+    ) -> tuple[Outcome | None, int, int]:
+        """Carry out an operation there, to be killed (SIGKILL) between two lines of the adapter's code.
+
+        Args:
+            operation: what to do.
+            files: the adapter's source files.
+            directory: the store's, to be watched for changes.
+            line: before which line, from 1; 0 for none.
+            change: after which change of what the directory's files hold, from 1; 0 for none.
+
+        Returns:
+            None when it died, else the outcome; and when it did not, how many lines and changes there were.
+
+        Raises:
+            HarnessError: the process is gone for another reason.
+        """
+        request = {
+            "call": encode_operation(operation),
+            "die_at": line,
+            "change": change,
+            "files": sorted(files),
+            "directory": directory,
+        }
+        try:
+            answer = self._ask(request, self._limit * 2)
+        except HarnessError:
+            if self._process.returncode == -signal.SIGKILL:
+                return None, 0, 0
+            raise
+        return decode_outcome(answer), int(answer["lines"]), int(answer["changes"])
 
     def _ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
         deadline = time.monotonic() + seconds

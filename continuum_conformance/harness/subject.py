@@ -267,6 +267,8 @@ class Subject:
         self.dsn, self.directory, self.limit = dsn, directory, limit
         self.new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
         """Makes the event loop of an async journal."""
+        self.server: Any = None
+        """The server behind ``dsn`` (`postgres.PostgresServer`), where the kit knows it."""
         self.dsn_for: Callable[[str], str] | None = None
         """The DSN by which each worker connects, where it is not the store's own but a gate's."""
         self.pickled = _pickled(self.harness)

@@ -13,6 +13,8 @@ from continuum_conformance.contract.clauses import CLAUSES, Clause, in_force
 from continuum_conformance.harness import HarnessError
 from continuum_conformance.model import Kind
 from continuum_conformance.suite import chapters, machine
+from continuum_conformance.suite.faults import chapter as faults
+from continuum_conformance.suite.faults.again import of_test
 from continuum_conformance.suite.lab import Lab, Session
 from continuum_conformance.suite.races import chapter as races
 from continuum_conformance.suite.replay import minimise
@@ -31,7 +33,7 @@ __all__ = [
     "verdict",
 ]
 
-_LOADED = (chapters, machine, races)
+_LOADED = (chapters, machine, races, faults)
 
 MAX_HANGS = 4
 """So many tests may end in a hang; the rest is not run, since each costs its time limit."""
@@ -176,7 +178,11 @@ def judge_test(test: SuiteTest, session: Session, plan: Plan) -> Result:
         result = run_test(test, session, plan.profile, plan.seed)
         found = result.violation
         if found is not None and not found.hang and found.steps and found.race is None:
-            if found.aspect is not None:
+            if test.whole:
+                result.violation = of_test(found, test)
+                again = run_test(test, session, plan.profile, plan.seed).violation
+                result.exact = again is not None
+            elif found.aspect is not None:
                 result.violation, result.exact = minimise(session, found, test.clauses)
             else:  # only the test can judge it
                 again = run_test(test, session, plan.profile, plan.seed).violation
@@ -281,6 +287,8 @@ def _judge_clause(
             else "none of its situations can arise"
         )
         return Judgement(clause, "not_applicable", why, expected=expected)
+    if naming and all(result.skipped for result in naming) and len(naming) == len(mine):
+        return Judgement(clause, "not_applicable", naming[0].skipped, expected=expected)
     message = _unfinished(plan, naming, mine, session)
     if message:
         return Judgement(clause, "not_run", message, seconds=seconds, expected=expected)

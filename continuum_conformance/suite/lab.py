@@ -136,6 +136,12 @@ class Session:
         if found is not None:
             found.close()
 
+    def kill(self) -> None:
+        """SIGKILL the second process, if there is one."""
+        found = self._handles.pop(SECOND_PROCESS, None)
+        if found is not None:
+            found.kill()
+
     def close_all(self) -> None:
         """Close every handle, and the loop. Raises `HarnessError` when the author's ``close`` fails."""
         try:
@@ -360,6 +366,11 @@ class Lab:
     def count(self, situation: str) -> None:
         """Count that a situation was reached; the report shows the counts."""
         self.session.statistics[situation] += 1
+
+    def struck(self, what: str, how: str) -> None:
+        """Note that a client or a server was killed."""
+        self.count(what)
+        self.steps[-1] = replace(self.steps[-1], then=how)
 
     # -- looking --
 

@@ -39,6 +39,7 @@ class Stores:
         told = []
         if "postgres" in subject.needs:
             subject.dsn = self._database()
+            subject.server = self._server
             told.append(self._server.description if self._server else "")
         if "directory" in subject.needs:
             subject.directory = self._directory()

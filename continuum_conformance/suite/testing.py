@@ -79,6 +79,10 @@ class SuiteTest:
     """Whether it is a stateful machine, which takes the session and drives itself."""
     weight: float = 1.0
     """The share of the profile's examples that it takes."""
+    when: Callable[[Session], str] | None = None
+    """Why it cannot be tried on this adapter here; empty when it can."""
+    whole: bool = False
+    """Whether what it finds shows only within it, because more happens there than calls."""
 
     def applies(self, capabilities: frozenset[str]) -> bool:
         """Whether an adapter with these capabilities is given this test."""
@@ -109,6 +113,8 @@ def checks(
     thorough: bool = False,
     program: bool = False,
     weight: float = 1.0,
+    when: Callable[[Session], str] | None = None,
+    whole: bool = False,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a test, with the clauses that it checks, the closest first.
 
@@ -121,6 +127,8 @@ def checks(
         thorough: run in the thorough profile only.
         program: the body takes (session, profile, seed) and drives Hypothesis itself.
         weight: the share of the profile's examples that this test takes.
+        when: says why the test cannot be tried on an adapter, with nothing when it can.
+        whole: what it finds shows only within the test, because more happens there than calls.
     """
     for clause in clauses:
         if clause not in CLAUSES:
@@ -140,6 +148,8 @@ def checks(
                 thorough,
                 program,
                 weight,
+                when,
+                whole,
             )
         )
         return body
@@ -157,6 +167,7 @@ class Result:
         examples: how many examples ran.
         exact: whether the counterexample came back when it was tried again.
         error: why the test could not be carried out at all, if so.
+        skipped: why there was nothing to carry out, if so.
     """
 
     test: SuiteTest
@@ -166,6 +177,7 @@ class Result:
     seconds: float = 0.0
     exact: bool = True
     error: str = ""
+    skipped: str = ""
 
 
 class _Enough(BaseException):
@@ -233,6 +245,9 @@ def run_test(test: SuiteTest, session: Session, profile: Profile, seed: int) -> 
     What the adapter does never raises here. Raises `HarnessError` when its handles cannot be opened.
     """
     result = Result(test)
+    result.skipped = test.when(session) if test.when is not None else ""
+    if result.skipped:
+        return result
     search = Search(result, profile.shrinks)
     started = time.perf_counter()
     own_seed = seed_of(test.name, seed)

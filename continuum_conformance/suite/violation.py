@@ -43,6 +43,8 @@ class Step:
     """``"arguments"`` or ``"answer"``: which of the call's objects the caller changed afterwards (see `forge`)."""
     due: str = ""
     """What should have come; set on the deciding step alone."""
+    then: str = ""
+    """What struck right after it: a killed client or server."""
 
 
 @dataclass

@@ -454,7 +454,7 @@ class HugeSeqOverflows(SqlJournal):
         super()._insert(db, key, run, seq, payload)
 
 
-@wrong("ATM-3", message=r"but raised OperationalError", harness=SqlHarness)
+@wrong("ATM-3", message=r"OperationalError", harness=SqlHarness)
 class DeadTransactionLeftInThePool(SqlJournal):
     """A refused write returns its connection without a rollback; the next to get it is in a transaction already."""
 

@@ -305,3 +305,22 @@ class SuspendOverwritesAFinish(InMemoryJournal):
         if run.state.terminal:
             raise RunNotActive
         run.state = RunState.SUSPENDED
+
+
+@wrong("FEN-5", "CON-1", "APP-6")
+class DoubleChecked(InMemoryJournal):
+    """Looks without the lock, and a second time under it only where it would refuse."""
+
+    @operation
+    def append(self, instance, run_id, event, lease_token):
+        key, token = self._key(instance, run_id), check_token(lease_token)
+        checked, seq = check_event(event)
+        stored = copy_term(checked)
+        run = self._store.runs.get(key)
+        fits = run is not None and not run.state.terminal and run.token == token
+        with self._locked() as runs:
+            if not fits:
+                run = self._require_active(runs, key)
+                self._check_fence(run, token)
+            stored["seq"] = self._next_seq(run, seq)
+            run.events.append(stored)

@@ -1,4 +1,4 @@
-"""Showing a race again: the scenario, under the schedule that was kept."""
+"""Showing a race or a fault again: the scenario, under the schedule or at the point that was kept."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from continuum_conformance.explore.schedule import Scripted
+from continuum_conformance.suite.faults.again import strike_again
 from continuum_conformance.suite.lab import Session
 from continuum_conformance.suite.races.exploring import told
 from continuum_conformance.suite.races.levels import level_of
@@ -29,6 +30,8 @@ def show_again(session: Session, race: Mapping[str, Any]) -> Violation | None:
     Raises:
         ValueError: when it is nothing of the kind.
     """
+    if "fault" in race:
+        return strike_again(session, race)
     scenario = Scenario.from_data(race)
     schedule = [int(choice) for choice in race.get("schedule", ())]
     level = level_of(session)

@@ -15,7 +15,7 @@ from continuum_conformance.suite.lab import HOUR, NOON, Lab, RunUnderTest, Sessi
 from continuum_conformance.suite.races.scenarios import Act, Scenario
 from continuum_conformance.suite.violation import Step, Violation
 
-__all__ = ["Race", "clauses_of", "operations_of", "run_race"]
+__all__ = ["Arranged", "Race", "Recording", "clauses_of", "operations_of", "probe", "run_race"]
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Race:
     """Why no order of the operations explains the history."""
 
 
-class _Arranged:
+class Arranged:
     """A scenario's situation, arranged, and how its acts become operations."""
 
     def __init__(self, lab: Lab, scenario: Scenario) -> None:
@@ -104,7 +104,7 @@ class _Arranged:
 class _Program:
     """A worker's operations; each may depend on the lease that an earlier one's outcome gave."""
 
-    def __init__(self, arranged: _Arranged, worker: str, acts: Sequence[Act]) -> None:
+    def __init__(self, arranged: Arranged, worker: str, acts: Sequence[Act]) -> None:
         self._arranged, self._worker, self._acts = arranged, worker, acts
         self.outcome: Outcome | None = None
         """What came of the operation given last; set by whoever carries them out."""
@@ -126,7 +126,7 @@ class _Program:
 
 def operations_of(scenario: Scenario, lab: Lab) -> dict[str, list[Operation]]:
     """The operations of each worker from the scenario's situation, without those under a lease of their own."""
-    arranged = _Arranged(lab, scenario)
+    arranged = Arranged(lab, scenario)
     return {
         worker: [
             operation for act in acts if (operation := arranged.operation(act, worker, None)) is not None
@@ -136,13 +136,14 @@ def operations_of(scenario: Scenario, lab: Lab) -> dict[str, list[Operation]]:
 
 
 @dataclass
-class _Recording:
+class Recording:
     """The calls of one run as they happen; the clock is a counter, so that intervals are exact."""
 
     clock: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     entries: list[Recorded] = field(default_factory=list)
 
     def carry_out(self, operation: Operation, call: Callable[[Operation], Outcome]) -> Outcome:
+        """Make a call, and keep what came of it and when."""
         invoked = next(self.clock)
         outcome = call(operation)
         self.entries.append(Recorded(operation, outcome, invoked, next(self.clock), operation.worker))
@@ -171,10 +172,10 @@ def run_race(session: Session, scenario: Scenario, executor: Any, chooser: Choos
     """
     lab = Lab(session, scenario.clauses, f"race: {scenario.name}")
     lab.direct = not session.subject.is_async
-    arranged = _Arranged(lab, scenario)
+    arranged = Arranged(lab, scenario)
     before = lab.world
     arranging = len(lab.steps)
-    recording = _Recording()
+    recording = Recording()
     point: Callable[[str], None] | None = (
         getattr(executor, "point", None) if executor.level != "statements" else None
     )
@@ -213,7 +214,7 @@ def run_race(session: Session, scenario: Scenario, executor: Any, chooser: Choos
         race.violation = _stuck(lab, scenario, execution, recording, arranging)
         return race
     race.probes_from = next(recording.clock)
-    _probe(lab, arranged, recording)
+    probe(lab, arranged, recording)
     race.history = History.of(_excused(recording.entries, executor.level != "threads"))
     verdict = judge(race.history, session.specification, before)
     race.undecided = not verdict.failed and not verdict.passed
@@ -233,7 +234,7 @@ def _excused(entries: list[Recorded], held: bool) -> Iterator[Recorded]:
             yield entry
 
 
-def _probe(lab: Lab, arranged: _Arranged, recording: _Recording) -> None:
+def probe(lab: Lab, arranged: Arranged, recording: Recording) -> None:
     """Look at everything that the race may have left, one call after another, through both handles."""
     run = arranged.run
     session = lab.session
@@ -254,9 +255,9 @@ def _probe(lab: Lab, arranged: _Arranged, recording: _Recording) -> None:
         probes.append(Operation("load", arguments, "B"))
     else:
         probes.append(Operation("load_with_snapshot", {**arguments, "lease_token": None}, "B"))
-    for probe in probes:
-        worker = "A" if session.single_handle else probe.worker
-        recording.carry_out(probe, session.handle(worker).call)
+    for asked in probes:
+        worker = "A" if session.single_handle else asked.worker
+        recording.carry_out(asked, session.handle(worker).call)
 
 
 # -- what a finding says --
@@ -317,7 +318,7 @@ def _broken(lab: Lab, scenario: Scenario, race: Race, verdict: Any, arranging: i
 
 
 def _stuck(
-    lab: Lab, scenario: Scenario, execution: Execution, recording: _Recording, arranging: int
+    lab: Lab, scenario: Scenario, execution: Execution, recording: Recording, arranging: int
 ) -> Violation:
     stacks: Mapping[str, str] = execution.deadlock or execution.hung
     what = "deadlocked" if execution.deadlock is not None else "did not come back"

@@ -1,0 +1,48 @@
+"""Showing a fault again: the operation, struck at the point that was kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from continuum_conformance.suite.faults.running import Fault, cutting, run_cut, run_death
+from continuum_conformance.suite.lab import Session
+from continuum_conformance.suite.script import call_text, outcome_text
+from continuum_conformance.suite.testing import PROFILES, SuiteTest, registered, run_test
+from continuum_conformance.suite.violation import Violation
+
+__all__ = ["of_test", "strike_again"]
+
+
+def of_test(found: Violation, test: SuiteTest) -> Violation:
+    """A violation that shows only within its test: with its calls as a story, and with the test's name for a replay."""
+    told = []
+    for step in found.steps:
+        due = f"   <- due: {step.due}" if step.due else ""
+        call, came = call_text(step, found.salt), outcome_text(step.outcome, found.salt)
+        told.append(f"  {step.operation.worker}  {call} -> {came}{due}")
+        if step.then:
+            told.append(f"     --- {step.then} ---")
+    # What is lost or left behind is no fault of the clauses that a model cites for it.
+    clauses = found.clauses if found.clauses[0] in ("ATM-2", "ATM-3", "CON-4") else test.clauses[:1]
+    about = (test.body.__doc__ or test.name.replace("_", " ")).strip()
+    story = "\n".join([about, "(worker P is a process of its own)", "", *told, ""])
+    return replace(
+        found, clauses=clauses, assumed=(), story=story, race={"test": test.name, "fault": "whole"}
+    )
+
+
+def strike_again(session: Session, data: Mapping[str, Any]) -> Violation | None:
+    """Strike once more, and give the violation that it shows, if it does. Raises ``ValueError`` for malformed data."""
+    if "test" in data:
+        test = next((test for test in registered() if test.name == data["test"]), None)
+        if test is None:
+            raise ValueError(f"this version of the kit has no test {data['test']!r}")
+        found = run_test(test, session, PROFILES["standard"], 0).violation
+        return of_test(found, test) if found is not None else None
+    fault = Fault.from_data(data)
+    if fault.when in ("line", "change"):
+        return run_death(session, fault)[0]
+    with cutting(session) as gate:
+        return run_cut(session, gate, fault)[0]

@@ -1,0 +1,298 @@
+"""One operation under one fault, and what everybody sees of it afterwards.
+
+A fault's point is exact: a message on the wire that does not arrive, or a line of the adapter's code before which
+its process is killed. What followed is judged as a history in which the operation has an unknown outcome, unless
+it said that it failed: then no read may show it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from continuum_conformance.harness import HarnessError
+from continuum_conformance.history import History, Recorded, judge
+from continuum_conformance.model import Kind, Operation, Outcome
+from continuum_conformance.postgres.databases import connect
+from continuum_conformance.postgres.gate import Gate
+from continuum_conformance.suite.lab import SECOND_PROCESS, Lab, Session
+from continuum_conformance.suite.races.levels import own_files
+from continuum_conformance.suite.races.running import Arranged, Recording, probe
+from continuum_conformance.suite.races.scenarios import SITUATIONS, Act, Scenario, acts
+from continuum_conformance.suite.script import call_text, outcome_text
+from continuum_conformance.suite.violation import Step, Violation
+
+__all__ = ["Fault", "cutting", "run_cut", "run_death", "scenarios"]
+
+CUT = "F"
+"""The worker whose connection is cut."""
+
+LITTER_SECONDS = 5.0
+"""How long the server may take to notice that a client has gone."""
+
+READS = ("load", "load_with_snapshot", "get_run")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """An operation, the situation that it meets, and where it is struck.
+
+    Attributes:
+        scenario: the situation and the operation, its worker's only one.
+        when: ``before``, ``after`` or ``mid-reply`` of a message; for a killed process ``line``, or ``change`` of
+            its files.
+        number: which message, line or change, from 1; 0 strikes nothing.
+    """
+
+    scenario: Scenario
+    when: str
+    number: int
+
+    @property
+    def act(self) -> Act:
+        """The operation."""
+        ((act,),) = self.scenario.workers.values()
+        return act
+
+    def __str__(self) -> str:
+        where = {
+            "before": f"its connection lost before message {self.number} reached the server",
+            "after": f"its connection lost after the server had message {self.number}, before the reply",
+            "mid-reply": f"its connection lost in the middle of the reply to message {self.number}",
+            "line": f"its process killed before line {self.number} of what the adapter runs for it",
+            "change": f"its process killed after change {self.number} of the store's files",
+        }
+        return f"{self.act}, {where[self.when]}"
+
+    def as_data(self) -> dict[str, Any]:
+        """For a replay file."""
+        return {**self.scenario.as_data(), "fault": self.when, "number": self.number}
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Fault:
+        """The fault that `as_data` wrote. Raises ``ValueError`` for anything else."""
+        try:
+            fault = cls(Scenario.from_data(data), str(data["fault"]), int(data["number"]))
+            str(fault)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"malformed fault: {error!r}") from error
+        return fault
+
+
+def scenarios(capabilities: frozenset[str], worker: str, *, reads: bool = True) -> Iterator[Scenario]:
+    """Every operation that has an effect, or reads, from each situation in which it succeeds."""
+    for situation in SITUATIONS.values():
+        if (situation.lease and "leases" not in capabilities) or (
+            situation.snapshot and "snapshots" not in capabilities
+        ):
+            continue
+        right = "current" if situation.lease else "none"
+        for act in acts(capabilities, situation):
+            if act.token not in ("-", right) or act.ttl == 0 or not _succeeds(act, situation.name):
+                continue
+            if act.op in READS and (not reads or situation.name != "leased"):
+                continue
+            yield Scenario(f"{act}, {situation.name}", situation, {worker: (act,)})
+
+
+def _succeeds(act: Act, situation: str) -> bool:
+    if situation == "absent":
+        return act.op == "start_run"
+    if situation == "terminal" or act.op in ("start_run", "take_other_snapshot"):
+        return False
+    if situation == "leased":
+        return act.op != "acquire"
+    if situation == "expired":
+        return act.op == "acquire"
+    if situation == "suspended":
+        return act.op in ("append", "complete")
+    if situation == "with snapshot":
+        return act.op in ("take_snapshot", "append")
+    return True
+
+
+class _Example:
+    """One example of a fault: its lab, what was recorded, and how it is judged."""
+
+    def __init__(self, session: Session, fault: Fault) -> None:
+        self.session, self.fault = session, fault
+        self.lab = Lab(session, (), f"fault: {fault}")
+        self.arranged = Arranged(self.lab, fault.scenario)
+        self.before = self.lab.world
+        self.arranging = len(self.lab.steps)
+        self.recording = Recording()
+        self.struck: Recorded | None = None
+        (worker,) = fault.scenario.workers
+        operation = self.arranged.operation(fault.act, worker, None)
+        if operation is None:
+            raise LookupError(f"{fault.act} cannot be made in this situation")
+        self.operation = operation
+
+    def strike(self, outcome: Callable[[], Outcome]) -> Outcome:
+        """Carry out the operation that is struck."""
+        found = self.recording.carry_out(self.operation, lambda _: outcome())
+        self.struck = self.recording.entries[-1]
+        return found
+
+    def read(self, worker: str) -> Outcome:
+        """The run, as a worker sees it."""
+        asked = Operation(
+            "get_run", {"instance": self.lab.instance, "run_id": self.arranged.run.run_id}, worker
+        )
+        return self.recording.carry_out(asked, self.session.handle(worker).call)
+
+    def judged(self, *clauses: str) -> Violation | None:
+        """Look at all there is, and judge it."""
+        probe(self.lab, self.arranged, self.recording)
+        history = History.of(entry for entry in self.recording.entries if not self._undone(entry))
+        verdict = judge(history, self.session.specification, self.before)
+        if not verdict.failed:
+            return None
+        message = verdict.explanation.headline if verdict.explanation is not None else verdict.text
+        return self.violation(message, *clauses, why=verdict.text)
+
+    def _undone(self, entry: Recorded) -> bool:
+        """Whether it says that it did not happen for the fault's sake: so nothing of it may be seen."""
+        return (
+            entry is self.struck and entry.outcome.error == "JournalUnavailable" and not entry.outcome.unknown
+        )
+
+    def violation(self, message: str, *clauses: str, why: str = "") -> Violation:
+        """What was found, with its story and what a replay needs."""
+        lab = self.lab
+        entries = self.recording.entries
+        steps = tuple(lab.steps[: self.arranging]) + tuple(Step(e.operation, e.outcome) for e in entries)
+        told = [f"starting from the situation '{self.fault.scenario.situation.name}':", ""]
+        for entry in entries:
+            step = Step(entry.operation, entry.outcome)
+            mark = f"   <- {self.fault}" if entry is self.struck else ""
+            told.append(
+                f"  {entry.worker}  {call_text(step, lab.salt)} -> {outcome_text(entry.outcome, lab.salt)}{mark}"
+            )
+        if why:
+            told += ["", *why.replace(f"-{lab.salt}", "").splitlines()]
+        raw = next((e.outcome.detail for e in entries if e.outcome.kind in (Kind.RAW, Kind.HANG)), "")
+        return Violation(
+            clauses,
+            f"{self.fault}: {message}",
+            steps,
+            detail=raw,
+            salt=lab.salt,
+            test=lab.test,
+            story="\n".join(told) + "\n",
+            race=self.fault.as_data(),
+        )
+
+
+# -- connections --
+
+
+@contextmanager
+def cutting(session: Session) -> Iterator[Gate]:
+    """While this lasts, worker ``F`` connects through a gate that can cut its connections."""
+    subject = session.subject
+    if subject.dsn is None:
+        raise LookupError("the adapter has no DSN")
+    before, direct = subject.dsn_for, subject.dsn
+    gate = Gate(direct)
+    subject.dsn_for = lambda worker: (
+        gate.dsn_for(worker) if worker == CUT else before(worker) if before is not None else direct
+    )
+    try:
+        session.close(CUT)
+        yield gate
+    finally:
+        session.close(CUT)
+        subject.dsn_for = before
+        gate.close()
+
+
+def run_cut(session: Session, gate: Gate, fault: Fault) -> tuple[Violation | None, int]:
+    """Cut a connection once; gives what is wrong, and how many messages the operation had (0 when it was struck)."""
+    example = _Example(session, fault)
+    handle = session.handle(CUT)
+    if example.read(CUT).kind is not Kind.VALUE:
+        return example.violation("a new handle could not read before anything was cut", "ATM-3"), 0
+    sent = gate.groups(CUT, every=True)
+    cut = gate.cut(CUT, fault.when, fault.number, every=True) if fault.number else None  # type: ignore[arg-type]
+    outcome = example.strike(lambda: handle.call(example.operation))
+    gate.no_cuts()
+    struck = cut is not None and cut.fired.is_set()
+    if outcome.kind is Kind.RAW:
+        return example.violation(f"{outcome.error} came out raw: {outcome.message}", "ATM-4", "ATM-2"), 0
+    if outcome.kind is Kind.HANG:
+        return replace(example.violation("it did not come back", "ATM-3"), hang=True), 0
+    found = None
+    again = example.read(CUT)
+    if again.kind is not Kind.VALUE:
+        found = example.violation(
+            f"the next call on the handle failed with {again.error}: {again.message}", "ATM-3"
+        )
+    else:
+        found = example.judged(*_clauses(outcome))
+    if found is None and struck:
+        litter = _litter(session)
+        if litter:
+            found = example.violation(f"the server was left with {litter}", "ATM-3")
+    return found, 0 if struck else gate.groups(CUT, every=True) - sent - 1
+
+
+def _clauses(outcome: Outcome) -> tuple[str, ...]:
+    if outcome.error == "JournalUnavailable" and not outcome.unknown:
+        return ("ATM-4", "ATM-1")
+    return ("ATM-1", "ATM-4")
+
+
+def _litter(session: Session) -> str:
+    """Sessions of this database that are idle in a transaction and stay so; empty when there are none."""
+    query = (
+        "SELECT pid, state, query FROM pg_stat_activity WHERE datname = current_database()"
+        " AND pid <> pg_backend_pid() AND state LIKE 'idle in transaction%'"
+    )
+    deadline = time.monotonic() + LITTER_SECONDS
+    with connect(str(session.subject.dsn)) as connection:
+        while True:
+            rows = connection.execute(query).fetchall()
+            if not rows or time.monotonic() > deadline:
+                break
+            time.sleep(0.01)
+    return "; ".join(f"a session that is {state}, last with {text!r}" for _, state, text in rows)
+
+
+# -- processes --
+
+
+def run_death(session: Session, fault: Fault) -> tuple[Violation | None, int, int]:
+    """Kill a process within an operation.
+
+    Returns:
+        What is wrong; and if it was not struck, how many lines the operation had, and changes of its directory.
+    """
+    example = _Example(session, fault)
+    handle = session.handle("A")
+    files = own_files(handle.journal, session.subject.harness)
+    child = session.handle(SECOND_PROCESS)
+    died, lines, changes = False, 0, 0
+
+    def struck() -> Outcome:
+        nonlocal died, lines, changes
+        outcome, lines, changes = child.die_in(
+            example.operation, files, session.subject.directory, **{fault.when: fault.number}
+        )
+        died = outcome is None
+        gone = Outcome(Kind.ERROR, error="JournalUnavailable", message="its process was killed", unknown=True)
+        return gone if outcome is None else outcome
+
+    example.strike(struck)
+    if died:
+        session.kill()
+    try:
+        found = example.judged("DUR-4", "ATM-1")
+    except HarnessError as error:
+        if not died:
+            raise
+        found = example.violation(f"what is left cannot be opened: {error}", "DUR-4", "ATM-1")
+    return found, lines, changes

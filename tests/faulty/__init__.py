@@ -1,0 +1,1 @@
+"""Adapters that are wrong only when a connection, a client or a server dies, and right ones beside them."""

@@ -1,0 +1,152 @@
+"""Faults of a store in one file: the runs are pickled there, all of them, after each operation."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+from pathlib import Path
+
+from continuum_adapters.in_memory import InMemoryJournal, Store
+
+WRONG: dict[str, tuple[str, ...]] = {}
+RIGHT: list[str] = []
+
+
+class Journal(InMemoryJournal):
+    """Writes a new file and puts it in the place of the old one before an operation returns."""
+
+    def __init__(self, path, store):
+        super().__init__(store=store)
+        self._path = path
+
+    @contextlib.contextmanager
+    def _locked(self):
+        with super()._locked() as runs:
+            before = self._packed(runs)
+            try:
+                yield runs
+            finally:
+                after = self._packed(runs)
+                if after != before:
+                    self._keep(after)
+
+    def _packed(self, runs):
+        return pickle.dumps(runs)
+
+    def _keep(self, packed):
+        fresh = self._path.with_suffix(".new")
+        with fresh.open("wb") as file:
+            file.write(packed)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(self._path)
+
+
+class Harness:
+    capabilities = frozenset({"leases", "snapshots", "rich_terms", "opaque_run_ids", "durable", "crash_safe"})
+    needs = "directory"
+    journal_class = Journal
+
+    def __init__(self):
+        self._handles = 0
+        self._store = Store()
+
+    def open(self):
+        path = Path(self.directory) / "runs.pickle"
+        if not self._handles:
+            self._store = Store(pickle.loads(path.read_bytes()) if path.exists() else {})
+        self._handles += 1
+        return self.journal_class(path, self._store)
+
+    def close(self, journal):
+        self._handles -= 1
+        journal.close()
+
+
+def _register(cls):
+    name = f"{cls.__name__}Harness"
+    globals()[name] = type(name, (Harness,), {"journal_class": cls, "__module__": __name__})
+    return f"{__name__}:{name}"
+
+
+def wrong(*clauses):
+    def register(cls):
+        WRONG[_register(cls)] = clauses
+        return cls
+
+    return register
+
+
+RIGHT.append(_register(Journal))
+
+
+@wrong("DUR-2", "DUR-3", "DUR-4", "DUR-5")
+class KeepsItAtClose(Journal):
+    """What was acknowledged is in memory until the handle is closed."""
+
+    def _keep(self, packed):
+        pass
+
+    def close(self):
+        if not self._closed:
+            super()._keep(self._packed(self._store.runs))
+        super().close()
+
+
+@wrong("DUR-2", "DUR-3", "DUR-4", "DUR-5")
+class KeepsEveryFourth(Journal):
+    """Faster: it writes after every fourth change, and at close."""
+
+    changes = 0
+
+    def _keep(self, packed):
+        self.changes += 1
+        if self.changes % 4 == 0:
+            super()._keep(packed)
+
+    def close(self):
+        if not self._closed:
+            super()._keep(self._packed(self._store.runs))
+        super().close()
+
+
+@wrong("DUR-4", "DUR-2")
+class WritesInPlace(Journal):
+    """Truncates the file and writes it anew: killed in between, there is nothing."""
+
+    def _keep(self, packed):
+        with self._path.open("wb", buffering=0) as file:
+            half = len(packed) // 2
+            file.write(packed[:half])
+            file.write(packed[half:])
+
+
+@wrong("DUR-5", "DUR-1", "DUR-2", "DUR-3")
+class TokensFromMemory(Journal):
+    """The counter of tokens is no part of what is kept."""
+
+    def _packed(self, runs):
+        counters = {key: run.last_token for key, run in runs.items()}
+        for run in runs.values():
+            if run.token is None:
+                run.last_token = 0
+        packed = pickle.dumps(runs)
+        for key, counter in counters.items():
+            runs[key].last_token = counter
+        return packed
+
+
+@wrong("DUR-4", "ATM-1")
+class KeepsTheStateFirst(Journal):
+    """A finish is kept twice: with its state, then with its result."""
+
+    def _packed(self, runs):
+        return pickle.dumps(runs)
+
+    def _keep(self, packed):
+        runs = pickle.loads(packed)
+        for run in runs.values():
+            run.result = run.error = None
+        super()._keep(pickle.dumps(runs))
+        super()._keep(packed)

@@ -1,0 +1,174 @@
+"""Faults over PostgreSQL: one connection that is made anew when it was lost, and ways to get that wrong."""
+
+from __future__ import annotations
+
+import contextlib
+
+import psycopg
+from psycopg import errors as pg
+
+from continuum_conformance.contract import JournalUnavailable
+from tests.racing import postgres
+
+WRONG: dict[str, tuple[str, ...]] = {}
+RIGHT: list[str] = []
+
+
+class Journal(postgres.Journal):
+    """Says that the outcome is unknown, and connects again at the next call."""
+
+    settings = ""
+    unknown = True
+
+    def _connected(self):
+        if self._connection.closed:
+            self._connection = psycopg.connect(self._dsn, autocommit=True)
+            self._prepare()
+        return self._connection
+
+    def __init__(self, dsn):
+        super().__init__(dsn)
+        self._prepare()
+
+    def _prepare(self):
+        if self.settings:
+            self._connection.execute(self.settings)
+
+    @contextlib.contextmanager
+    def _transaction(self):
+        with self._mutex:
+            try:
+                with self._connected().transaction():
+                    yield self._connection
+            except (pg.OperationalError, pg.InterfaceError) as error:
+                if isinstance(error, (pg.SerializationFailure, pg.DeadlockDetected)):
+                    raise
+                self._connection.close()
+                raise JournalUnavailable(str(error), outcome_unknown=self.unknown) from error
+
+    def get_run(self, instance, run_id):
+        with self._lost():
+            return super().get_run(instance, run_id)
+
+    def load(self, instance, run_id):
+        with self._lost():
+            return super().load(instance, run_id)
+
+    @contextlib.contextmanager
+    def _lost(self):
+        try:
+            self._connected()
+            yield
+        except (pg.OperationalError, pg.InterfaceError) as error:
+            self._connection.close()
+            raise JournalUnavailable(str(error)) from error
+
+
+class Harness(postgres.Harness):
+    capabilities = postgres.Harness.capabilities | {"crash_safe"}
+
+
+def _register(cls):
+    name = f"{cls.__name__}Harness"
+    globals()[name] = type(name, (Harness,), {"journal_class": cls, "__module__": __name__})
+    return f"{__name__}:{name}"
+
+
+def wrong(*clauses):
+    def register(cls):
+        WRONG[_register(cls)] = clauses
+        return cls
+
+    return register
+
+
+RIGHT.append(_register(Journal))
+
+
+@wrong("ATM-3")
+class NeverConnectsAgain(Journal):
+    """The connection is made once, when the journal is opened."""
+
+    def _connected(self):
+        return self._connection
+
+
+@wrong("ATM-4", "ATM-1")
+class SaysThatItDidNot(Journal):
+    """A lost connection is taken for a refusal: the caller tries again, and does it twice."""
+
+    unknown = False
+
+
+@wrong("ATM-4", "ATM-2")
+class LetsTheDriverSpeak(Journal):
+    """The driver's error comes out as it is."""
+
+    @contextlib.contextmanager
+    def _transaction(self):
+        with self._mutex:
+            try:
+                with self._connected().transaction():
+                    yield self._connection
+            except pg.OperationalError:
+                self._connection.close()
+                raise
+
+
+@wrong("ATM-1", "ATM-4")
+class TriesAgainBlindly(Journal):
+    """After a lost connection the operation is done once more, though it may have been done."""
+
+    def _retried(self, act):
+        try:
+            return act()
+        except JournalUnavailable:
+            return act()
+
+
+@wrong("ATM-1", "ATM-4")
+class CommitsTheStateFirst(Journal):
+    """A finish is two transactions: the state, then its result."""
+
+    def _transition(self, key, token, state, result, error):
+        super()._transition(key, token, state, None, None)
+        with self._transaction() as c:
+            c.execute(
+                "UPDATE run SET result = %s, error = %s WHERE instance = %s AND id = %s",
+                (result, error, *key),
+            )
+
+
+@wrong("DUR-3")
+class CommitsWithoutWaiting(Journal):
+    """Faster: synchronous_commit is off."""
+
+    settings = "SET synchronous_commit = off"
+
+
+@wrong("DUR-3")
+class UnloggedEvents(Journal):
+    """Faster: the table of events writes no log."""
+
+    def _prepare(self):
+        with self._connection.transaction():
+            self._connection.execute("SELECT pg_advisory_xact_lock(4711)")
+            row = self._connection.execute(
+                "SELECT relpersistence FROM pg_class WHERE oid = to_regclass('event')"
+            ).fetchone()
+            if row != ("u",):
+                self._connection.execute("ALTER TABLE event SET UNLOGGED")
+
+
+@wrong("ATM-3")
+class LeavesATransactionBehind(Journal):
+    """After a loss it looks whether the server is there, and forgets that connection with its transaction."""
+
+    kept: list = []
+
+    def _connected(self):
+        if self._connection.closed:
+            probe = psycopg.connect(self._dsn)
+            probe.execute("SELECT 1")
+            self.kept.append(probe)
+        return super()._connected()

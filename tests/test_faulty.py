@@ -1,0 +1,74 @@
+"""Adapters that are wrong only under a fault are found, told under the right clause, and replay; right ones pass."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the adapters are named as `tests.faulty...`
+
+from continuum_conformance.harness import Subject
+from continuum_conformance.suite.check import Plan, judge, preflight, run_check
+from continuum_conformance.suite.lab import Session
+from continuum_conformance.suite.races.again import show_again
+from continuum_conformance.suite.stores import Stores
+from continuum_conformance.suite.testing import PROFILES
+from tests.faulty import files, postgres
+
+CHAPTERS = ("ATM-1", "ATM-3s", "ATM-4", "DUR-1", "DUR-2", "DUR-3", "DUR-4", "DUR-5")
+
+
+def _checked(target, *, first):
+    subject = Subject(target, limit=5)
+    with Stores() as stores:
+        stores.provide(subject)
+        session = Session(subject)
+        try:
+            plan = Plan(PROFILES["standard"], seed=1, only=CHAPTERS, first=first)
+            preflight(session)
+            results = run_check(session, plan)
+            judgements = {j.clause.id: j for j in judge(session, plan, results)}
+            return session, judgements
+        finally:
+            session.close_all()
+
+
+def _shown_again(target, race):
+    subject = Subject(target, limit=5)
+    with Stores() as stores:
+        stores.provide(subject)
+        session = Session(subject)
+        try:
+            return show_again(session, race)
+        finally:
+            session.close_all()
+
+
+@pytest.mark.parametrize(
+    ("target", "clauses"),
+    [*postgres.WRONG.items(), *files.WRONG.items()],
+    ids=lambda v: str(v).partition(":")[2],
+)
+def test_a_fault_is_found(target, clauses):
+    _, judgements = _checked(target, first=True)
+    failed = {clause: j.message for clause, j in judgements.items() if j.verdict == "failed"}
+    assert set(failed) & set(clauses), {c: (j.verdict, j.message) for c, j in judgements.items()}
+    violation = next(j.violation for c, j in judgements.items() if c in failed)
+    if violation.race is not None and not violation.hang:
+        assert violation.story
+        assert _shown_again(target, violation.race)
+
+
+@pytest.mark.parametrize("target", [*postgres.RIGHT, *files.RIGHT])
+def test_a_right_one_is_not_accused(target):
+    session, judgements = _checked(target, first=False)
+    wrong = {
+        c: (j.verdict, j.message)
+        for c, j in judgements.items()
+        if j.verdict not in ("passed", "not_applicable")
+    }
+    assert wrong == {}
+    assert session.statistics["clients killed within an operation"] >= 10
+    assert session.statistics["clients killed"] >= 5
