@@ -15,7 +15,7 @@ from continuum_conformance.suite.check import Plan, judge, preflight, run_check
 from continuum_conformance.suite.lab import Session
 from continuum_conformance.suite.races.again import show_again
 from continuum_conformance.suite.testing import PROFILES
-from tests.racing import memory, postgres
+from tests.racing import memory, more_postgres, postgres, tasks
 
 CHAPTER = ("FEN-5", "CON-1", "CON-2", "CON-3", "CON-4", "SNP-10")
 
@@ -34,7 +34,7 @@ def _checked(target, *, first, dsn=None):
     return session, {j.clause.id: j for j in judge(session, plan, results)}
 
 
-def _found(target, clauses, dsn=None):
+def _found(target, clauses, dsn=None, level=None):
     session, judgements = _checked(target, first=True, dsn=dsn)
     try:
         failed = {clause: j for clause, j in judgements.items() if j.verdict == "failed"}
@@ -43,6 +43,7 @@ def _found(target, clauses, dsn=None):
         assert violation is not None
         assert violation.story or violation.hang
         assert violation.race["preemptions"] <= 2
+        assert level is None or violation.race["level"] == level
         if not violation.hang and violation.race["level"] != "threads":
             for _ in range(3):
                 again = show_again(session, violation.race)
@@ -63,7 +64,32 @@ def test_a_race_in_postgres_is_found(target, clauses, server):
     _found(target, clauses, server.fresh_database())
 
 
-@pytest.mark.parametrize("target", [*postgres.RIGHT, "continuum_adapters.postgres:PostgresHarness"])
+@pytest.mark.parametrize(("target", "clauses"), tasks.WRONG.items(), ids=lambda v: str(v).partition(":")[2])
+def test_a_race_of_tasks_is_found(target, clauses):
+    _found(target, clauses, level="tasks")
+
+
+@pytest.mark.parametrize(
+    ("target", "clauses"), more_postgres.WRONG.items(), ids=lambda v: str(v).partition(":")[2]
+)
+def test_a_race_within_statements_is_found(target, clauses, server):
+    _found(target, clauses, server.fresh_database(), level="statements")
+
+
+@pytest.mark.parametrize("target", tasks.RIGHT)
+def test_a_right_style_of_tasks_is_not_accused(target):
+    session, judgements = _checked(target, first=False)
+    try:
+        assert {c: j.message for c, j in judgements.items() if j.verdict != "passed"} == {}
+        assert session.race_level.name == "tasks"
+        assert session.races["interleavings"] > 500
+    finally:
+        session.close_all()
+
+
+@pytest.mark.parametrize(
+    "target", [*postgres.RIGHT, *more_postgres.RIGHT, "continuum_adapters.postgres:PostgresHarness"]
+)
 def test_a_right_style_is_not_accused(target, server):
     session, judgements = _checked(target, first=False, dsn=server.fresh_database())
     try:
@@ -80,6 +106,6 @@ def test_the_reference_in_memory_is_not_accused():
     try:
         assert {c: j.message for c, j in judgements.items() if j.verdict != "passed"} == {}
         assert session.race_level.name == "instructions"
-        assert session.statistics["interleavings"] > 500
+        assert session.races["interleavings"] > 500
     finally:
         session.close_all()

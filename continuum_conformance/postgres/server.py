@@ -39,6 +39,9 @@ class PostgresServer(ABC):
         Raises `PostgresUnavailable`.
         """
 
+    restarts: int = 0
+    """How often whoever killed it has started it again: connections from before are dead."""
+
     @abstractmethod
     def kill(self) -> None:
         """End the server's processes at once with SIGKILL, like a crash; return when all of them are gone.

@@ -93,6 +93,8 @@ class Session:
         """How finely races are explored; `races.levels` finds it out at first use."""
         self.race_levels: list[str] = []
         """The names of that level and of those that did not hold."""
+        self.restarts = getattr(subject.server, "restarts", 0)
+        """How often the server had been restarted when the handles were opened."""
         self.races: Counter[str] = Counter()
         """How much was explored."""
         self.at_close: list[Callable[[], None]] = []
@@ -106,6 +108,10 @@ class Session:
         Worker ``P`` is a second process: the handles of this one are closed before it starts, and it ends
         before one of them is used again (DUR).
         """
+        restarts = getattr(self.subject.server, "restarts", 0)
+        if restarts != self.restarts:  # another session of this process has killed the server
+            self.restarts, self.race_level = restarts, None
+            self.renew_handles()
         if worker != SECOND_PROCESS:
             self.close(SECOND_PROCESS)
         elif worker not in self._handles:

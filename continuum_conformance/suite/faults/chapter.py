@@ -162,6 +162,15 @@ def _server(session: Session) -> str:
     return ""
 
 
+def _restart(lab: Lab) -> None:
+    server = lab.session.subject.server
+    server.kill()
+    lab.struck("servers killed", "the server is killed (SIGKILL) and started again")
+    server.start()
+    server.restarts += 1
+    lab.session.restarts = server.restarts
+
+
 @checks("DUR-3", needs="durable", cases=each(last=_writes), when=_server, whole=True)
 def what_was_acknowledged_outlives_the_server(lab: Lab, last: str) -> None:
     """The server is killed as soon as the last operation was acknowledged; an embedded store's server is its client."""
@@ -176,9 +185,7 @@ def what_was_acknowledged_outlives_the_server(lab: Lab, last: str) -> None:
         lab.struck("clients killed", "worker P is killed (SIGKILL)")
     else:
         WRITES[last](run, "A")
-        server.kill()
-        lab.struck("servers killed", "the server is killed (SIGKILL) and started again")
-        server.start()
+        _restart(lab)
         session.renew_handles()
     lab.look_everywhere()
     if "leases" in lab.capabilities and run.model.state is not RunState.COMPLETED and run.model.lease is None:
@@ -192,9 +199,7 @@ def a_handle_works_again_after_a_restart(lab: Lab) -> None:
     if server is None:
         return
     run.append(on="A")
-    server.kill()
-    lab.struck("servers killed", "the server is killed (SIGKILL) and started again")
-    server.start()
+    _restart(lab)
     failed = 0
     while lab.ask("get_run", on="A", run_id=run.run_id).error is not None:
         failed += 1

@@ -65,7 +65,7 @@ class Budget:
 
 # By what a run costs: (a known scenario's, a pair's) for each profile.
 _CHEAP = {"quick": (100, 40), "standard": (1000, 600), "thorough": (50_000, 50_000)}
-_STATEMENTS = {"quick": (40, 20), "standard": (100, 300), "thorough": (20_000, 20_000)}
+_STATEMENTS = {"quick": (40, 8), "standard": (100, 300), "thorough": (20_000, 20_000)}
 _COSTLY = {"quick": (12, 4), "standard": (40, 8), "thorough": (2_000, 2_000)}
 _FREE = {"quick": (2, 0), "standard": (5, 0), "thorough": (50, 0)}
 
@@ -93,6 +93,8 @@ class Level:
         known, pair = (_FREE if self.name == "threads" else plan)[profile.name]
         if not scenario.classic:
             return Budget(pair)
+        if scenario.one_handle and self.name == "statements":
+            return Budget(known // 10)  # who waits in its client is waited for
         return Budget(known, {"quick": 0, "standard": known // 8, "thorough": 500}[profile.name])
 
     def chosen(self, profile: Profile, scenarios: Iterable[Scenario]) -> Iterator[Scenario]:
@@ -103,7 +105,7 @@ class Level:
         if self.costly:
             names = names[:0] if profile.name == "quick" else names[:2]
         elif profile.name == "quick":
-            names = names[:2]
+            names = names[: 1 if self.name == "statements" else 2]
         for scenario in scenarios:
             if scenario.situation.name in names or profile.name == "thorough":
                 yield scenario

@@ -179,6 +179,8 @@ def run_race(session: Session, scenario: Scenario, executor: Any, chooser: Choos
     point: Callable[[str], None] | None = (
         getattr(executor, "point", None) if executor.level != "statements" else None
     )
+    if executor.level == "statements":
+        executor.listeners = dict.fromkeys(scenario.workers, "A") if scenario.one_handle else {}
     began: Callable[[str], None] | None = getattr(executor, "began", None)
     called: Callable[[], None] = getattr(executor, "called", _nothing)
     returned: Callable[[], None] = getattr(executor, "returned", _nothing)
@@ -240,6 +242,8 @@ def probe(lab: Lab, arranged: Arranged, recording: Recording) -> None:
     session = lab.session
     arguments: dict[str, Any] = {"instance": lab.instance, "run_id": run.run_id}
     probes = [Operation("load", arguments, "A"), Operation("get_run", arguments, "B")]
+    if arranged.other.key in lab.world:
+        probes.append(Operation("load", {"instance": lab.instance, "run_id": arranged.other.run_id}, "A"))
     if "leases" in lab.capabilities:
         tokens = {
             entry.outcome.value.token for entry in recording.entries if isinstance(entry.outcome.value, Lease)

@@ -154,8 +154,10 @@ def all_pairs(capabilities: frozenset[str]) -> Iterator[Scenario]:
         yield Scenario(name, situation, {"A": (first,), "B": (second,)})
 
 
-def _classic(name: str, situation: str, *clauses: str, **workers: tuple[Act, ...]) -> Scenario:
-    return Scenario(name, SITUATIONS[situation], workers, clauses, classic=True)
+def _classic(
+    name: str, situation: str, *clauses: str, one_handle: bool = False, **workers: tuple[Act, ...]
+) -> Scenario:
+    return Scenario(name, SITUATIONS[situation], workers, clauses, one_handle, classic=True)
 
 
 ACQUIRE, LOAD = Act("acquire"), Act("load")
@@ -168,6 +170,30 @@ CLASSICS: tuple[Scenario, ...] = (
         "CON-1",
         A=(Act("append", "current"),),
         B=(ACQUIRE, Act("append", "own"), LOAD),
+    ),
+    _classic(
+        "zombie against takeover and read",
+        "expired",
+        "FEN-5",
+        "CON-1",
+        A=(Act("append", "current"),),
+        B=(ACQUIRE, LOAD),
+    ),
+    _classic(
+        "second write of a zombie",
+        "expired",
+        "FEN-5",
+        "CON-1",
+        A=(Act("append", "current"), Act("append", "current")),
+        B=(ACQUIRE, LOAD),
+    ),
+    _classic(
+        "fenced read against takeover",
+        "expired",
+        "FEN-5",
+        "CON-1",
+        A=(Act("load_with_snapshot", "current"),),
+        B=(ACQUIRE, Act("append", "own")),
     ),
     _classic(
         "zombie finishes during takeover",
@@ -224,6 +250,23 @@ CLASSICS: tuple[Scenario, ...] = (
         "CON-1",
         A=(Act("append", "none"), Act("append", "none")),
         B=(Act("append", "none"), LOAD),
+    ),
+    _classic(
+        "two appends through one handle",
+        "unleased",
+        "CON-3",
+        "CON-1",
+        one_handle=True,
+        A=(Act("append", "none"),),
+        B=(Act("append", "none"), LOAD),
+    ),
+    _classic(
+        "appends to two runs",
+        "unleased",
+        "CON-3",
+        "ISO-2",
+        A=(Act("append", "none"), Act("append", "none")),
+        B=(Act("append", "none", 1),),
     ),
     _classic(
         "two appends of one seq",

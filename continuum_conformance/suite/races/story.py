@@ -36,7 +36,8 @@ def story_of(scenario: Scenario, race: Race, level: str, schedule: Sequence[int]
         start += f" under a {'live' if situation.lease == 'live' else 'lapsed'} lease"
     if situation.snapshot:
         start += " with a snapshot"
-    lines = [f"starting from {start}; every worker has its own handle", ""]
+    handles = "all workers use one handle" if scenario.one_handle else "every worker has its own handle"
+    lines = [f"starting from {start}; {handles}", ""]
     lines += _columns(workers, race, salt)
     lines += ["", "afterwards, one after another:"]
     for entry in race.history.operations:
