@@ -12,6 +12,7 @@ import os
 import pickle
 import signal
 import sys
+import time
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -47,6 +48,10 @@ def _encoded(outcome: Outcome) -> dict[str, Any]:
         )
 
 
+FRESH = 0.05
+"""Seconds for which a file's time of change cannot tell whether it has changed again."""
+
+
 class _Lines:
     """Ends this process, as a crash would, before a line of the adapter's code, or at a change of its files."""
 
@@ -55,6 +60,7 @@ class _Lines:
         self._files, self._directory = files, directory
         self.seen = 0
         self.changed = 0
+        self._sums: dict[Path, tuple[tuple[int, int, int], int]] = {}
         self._state = self._stored()
 
     def watch(self, handle: Handle, operation: Operation) -> Outcome:
@@ -72,7 +78,13 @@ class _Lines:
         found = []
         for path in Path(self._directory).rglob("*"):
             with suppress(OSError):  # a directory, or gone meanwhile
-                found.append((str(path), zlib.crc32(path.read_bytes())))
+                about = path.stat()
+                sign = (about.st_ino, about.st_size, about.st_mtime_ns)
+                known = self._sums.get(path)
+                # Clocks of file systems tick slowly: what was written just now is read again.
+                if known is None or known[0] != sign or time.time() - about.st_mtime < FRESH:
+                    known = self._sums[path] = (sign, zlib.crc32(path.read_bytes()))
+                found.append((str(path), known[1]))
         return sorted(found)
 
     def _call(self, frame: FrameType, event: str, argument: Any) -> Any:  # noqa: ARG002

@@ -113,18 +113,26 @@ def _embedded(session: Session) -> str:
     """Why an adapter's process cannot be killed between two lines of its code."""
     if session.subject.is_async:
         return "only operations of the sync form can be killed between two lines"
+    if "postgres" not in session.subject.needs and "crash_safe" not in session.capabilities:
+        return "a killed client takes an embedded store with it, and `crash_safe` is not declared"
     return ""
 
 
-POINTS = {"quick": 1, "standard": 2, "thorough": 10_000}
-"""Lines of an operation, beside those before which its directory has changed."""
+POINTS = {"quick": (2, 1), "standard": (6, 2), "thorough": (10_000, 10_000)}
+"""After how many changes of its files an operation is killed, at most, and before how many of its lines."""
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """Numbers from 1 to ``count``, evenly spread, with the first and the last."""
+    most = min(count, most)
+    return sorted({1 + (count - 1) * place // max(1, most - 1) for place in range(most)})
 
 
 @checks("DUR-4", "ATM-1", program=True, needs="durable", when=_embedded)
 def an_operation_whose_process_dies_is_whole_or_not_at_all(
     session: Session, profile: Profile, seed: int, search: Search
 ) -> None:
-    """The process is killed between two lines of an operation: some, and all between which its files change."""
+    """The process is killed between two lines of an operation: after changes of its files, and elsewhere."""
     del seed
     thorough = profile.name == "thorough"
     # What happens at each message to a server is tried by cutting connections; here it would only take long.
@@ -136,10 +144,9 @@ def an_operation_whose_process_dies_is_whole_or_not_at_all(
         if not thorough and few and fault.act.op not in ("append", "start_run", "complete", "acquire"):
             continue
         found, lines, changes = run_death(session, fault)
-        count = min(POINTS[profile.name], lines)
-        spread = {1 + (lines - 1) * place // max(1, count - 1) for place in range(count)}
-        points = [("change", number + 1) for number in range(changes)]
-        for when, number in [*points, *(("line", number) for number in sorted(spread))]:
+        most_changes, most_lines = POINTS[profile.name]
+        points = [("change", number) for number in _spread(changes, most_changes)]
+        for when, number in [*points, *(("line", number) for number in _spread(lines, most_lines))]:
             if found is None:
                 search.result.examples += 1
                 session.statistics["clients killed within an operation"] += 1

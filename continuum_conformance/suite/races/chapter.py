@@ -49,7 +49,9 @@ def _explore_into(
 def _classic(scenario: Scenario) -> None:
     ops = {act.op for acts in scenario.workers.values() for act in acts}
     leases = "leases " if scenario.situation.lease or ops & {"acquire", "renew", "release"} else ""
-    snapshots = "snapshots" if scenario.situation.snapshot or ops & {"take_snapshot", "take_other_snapshot"} else ""
+    snapshots = (
+        "snapshots" if scenario.situation.snapshot or ops & {"take_snapshot", "take_other_snapshot"} else ""
+    )
 
     def body(session: Session, profile: Profile, seed: int, search: Search) -> None:
         _explore_into(session, profile, seed, search, scenario, level_of(session))
