@@ -67,6 +67,8 @@ def judge(item: pytest.Item, stage: Stage, test: SuiteTest) -> None:
     if session.hangs >= check.MAX_HANGS:
         pytest.skip(f"{check.MAX_HANGS} tests ended in calls that did not come back; mend those first")
     result = check.judge_test(test, session, plan)
+    if result.skipped:
+        pytest.skip(result.skipped)
     violation = result.violation or _known_beforehand(stage, test)
     for clause, message in result.advice.items():
         _advise(item, clause, message)

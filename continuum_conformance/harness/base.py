@@ -23,8 +23,9 @@ __all__ = ["Harness"]
 class Harness:
     """Opens journals for the kit. Optional: duck typing suffices.
 
-    A subclass may also define ``close(journal)`` (without it nothing is closed), ``kill_server()`` and
-    ``start_server()``. ``open`` and ``close`` may be coroutines. Several handles opened from one harness share
+    A subclass may also define ``close(journal)`` (without it nothing is closed), and ``kill_server()`` and
+    ``start_server()``, which end the store's own server as a crash would (SIGKILL) and start it again on the same
+    data, and come back when it accepts connections (``crash_safe``). ``open`` and ``close`` may be coroutines. Several handles opened from one harness share
     one store; tests isolate themselves by fresh names, so nothing needs a reset.
     """
 

@@ -11,6 +11,7 @@ import json
 import os
 import pickle
 import signal
+import socket
 import sys
 import time
 import zlib
@@ -19,7 +20,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from continuum_conformance.harness.subject import CALL_LIMIT, Handle, HarnessError, Subject
+from continuum_conformance.harness.clocks import ClientClock, wrong_clock
+from continuum_conformance.harness.subject import CALL_LIMIT, PROBE, Handle, HarnessError, Subject
 from continuum_conformance.model import Kind, Operation, Outcome
 from continuum_conformance.model.tagged import Opaque, decode_operation, encode_outcome
 
@@ -37,6 +39,23 @@ def _open(recipe: dict[str, Any]) -> Handle:
         target, dsn=recipe["dsn"], directory=recipe["directory"], limit=recipe.get("limit", CALL_LIMIT)
     )
     return subject.open("child")
+
+
+def _watch_connects() -> list[Any]:
+    """A list that gets the address of whatever this process connects to through Python."""
+    seen: list[Any] = []
+    sys.addaudithook(lambda event, arguments: seen.append(arguments[1]) if event == "socket.connect" else None)
+    return seen
+
+
+def _peers() -> list[Any]:
+    """What the sockets of this process are connected to, through whatever library. Unnamed pairs are nobody's."""
+    found = []
+    for entry in Path("/proc/self/fd").glob("*"):
+        with suppress(OSError):  # no socket, not connected, or closed meanwhile
+            with socket.socket(fileno=os.dup(int(entry.name))) as copy:
+                found.append(copy.getpeername())
+    return [peer for peer in found if peer]
 
 
 def _encoded(outcome: Outcome) -> dict[str, Any]:
@@ -110,6 +129,7 @@ def _main(requests: int, answers: int) -> None:
             sink.write(json.dumps(data).encode() + b"\n")
 
         handle: Handle | None = None
+        connects = _watch_connects()
         for line in source:
             request = json.loads(line)
             if "die_at" in request and handle is not None:
@@ -129,14 +149,18 @@ def _main(requests: int, answers: int) -> None:
                     answer({"failed": str(error), "detail": error.detail})
                 break
             else:
+                if request.get("clock") or request.get("zone"):
+                    clock = wrong_clock(ClientClock(request["clock"], request["zone"]))
+                    clock.__enter__()  # to the end of this process
                 try:
                     handle = _open(request)
+                    handle.call(PROBE)
                 except Exception as error:  # noqa: BLE001 - reported to the parent, which raises it
                     answer(
                         {"failed": str(error) or type(error).__name__, "detail": getattr(error, "detail", "")}
                     )
                     break
-                answer({"opened": True})
+                answer({"opened": True, "connected": bool(connects or _peers())})
     sys.stderr.flush()
     os._exit(0)  # a hung thread of the adapter's must not keep the process
 

@@ -19,6 +19,7 @@ from collections.abc import Collection
 from types import TracebackType
 from typing import Any
 
+from continuum_conformance.harness.clocks import RIGHT, ClientClock, faketime
 from continuum_conformance.harness.subject import HarnessError, Subject
 from continuum_conformance.model import Operation, Outcome
 from continuum_conformance.model.tagged import decode_outcome, encode_operation
@@ -45,15 +46,24 @@ def _recipe(subject: Subject) -> dict[str, Any]:
 class SecondProcess:
     """A worker in a process of its own, with one handle on the subject's store.
 
+    Args:
+        subject: the adapter.
+        clock: what the process's wall clock tells, from its start.
+
+    Attributes:
+        connected: whether opening and reading the journal made the process connect to anything.
+
     Raises:
         HarnessError: when the process cannot load or open the harness.
     """
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Subject, clock: ClientClock = RIGHT) -> None:
         self._limit = subject.limit
         theirs, ours_out = os.pipe()
         ours_in, answers = os.pipe()
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+        faked = faketime(clock)
+        environment.update(faked)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - no pipe: nobody reads it while the process runs
         self._process = subprocess.Popen(
             [sys.executable, "-m", "continuum_conformance.harness.child", str(theirs), str(answers)],
@@ -69,9 +79,11 @@ class SecondProcess:
         self._out, self._in = ours_out, ours_in
         self._buffer = b""
         try:
-            opened = self._ask(_recipe(subject), self._limit * 4)
+            here = {"clock": 0 if faked else clock.seconds, "zone": clock.zone}
+            opened = self._ask({**_recipe(subject), **here}, self._limit * 4)
             if "failed" in opened:
                 raise HarnessError(f"in a second process, {opened['failed']}", opened.get("detail", ""))
+            self.connected = bool(opened["connected"])
         except BaseException:
             self.kill()
             raise

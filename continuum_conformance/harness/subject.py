@@ -13,7 +13,7 @@ import inspect
 import pickle
 import traceback
 from collections.abc import Callable, Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,12 @@ from continuum_conformance.contract.terms import shown
 from continuum_conformance.harness.threads import AdapterInterrupt, CallThread, Hung, LoopThread
 from continuum_conformance.model import Garbage, Kind, Operation, Outcome, normalise
 
-__all__ = ["CALL_LIMIT", "Handle", "HarnessError", "Subject"]
+__all__ = ["CALL_LIMIT", "PROBE", "Handle", "HarnessError", "Subject"]
 
 _HERE = Path(__file__).parent
+
+SERVER_LIMIT = 60.0
+"""Seconds within which a harness must have killed or started its server."""
 
 CALL_LIMIT = 10.0
 """Seconds within which a call must come back; longer is a hang, which is a finding."""
@@ -65,7 +68,7 @@ def declared(harness: Any) -> frozenset[str]:
     return frozenset(given)
 
 
-_PROBE = Operation("get_run", {"instance": Instance("probe"), "run_id": str(UUID(int=0))}, "probe")
+PROBE = Operation("get_run", {"instance": Instance("probe"), "run_id": str(UUID(int=0))}, "probe")
 """A read that finds nothing, and that every journal answers."""
 
 
@@ -235,6 +238,40 @@ def _trace(error: BaseException) -> str:
         return f"{type(error).__name__} (its traceback cannot be shown: {type(wrong).__name__})"
 
 
+@dataclass
+class HarnessServer:
+    """A server that the harness kills and starts, as `postgres.PostgresServer` has it."""
+
+    harness: Any
+    restarts: int = 0
+    may_kill: bool = True
+
+    @classmethod
+    def of(cls, harness: Any) -> HarnessServer | None:
+        """The harness's server, when it defines both ``kill_server()`` and ``start_server()``."""
+        hooks = (getattr(harness, "kill_server", None), getattr(harness, "start_server", None))
+        return cls(harness) if all(map(callable, hooks)) else None
+
+    def kill(self) -> None:
+        """End the server at once. Raises `HarnessError`."""
+        self._act("kill_server")
+
+    def start(self) -> None:
+        """Start it again, on the same data. Raises `HarnessError`."""
+        self._act("start_server")
+
+    def _act(self, name: str) -> None:
+        thread = CallThread(name)
+        try:
+            thread.run(lambda: asyncio.run(_awaited(getattr(self.harness, name)())), SERVER_LIMIT)
+        except Hung as hung:
+            raise HarnessError(f"{name}() did not come back: {hung}", hung.stack) from None
+        except Exception as error:
+            raise HarnessError(f"{name}() raised {_said(error)}", _trace(error)) from error
+        finally:
+            thread.stop()
+
+
 class Subject:
     """An adapter under test.
 
@@ -267,8 +304,8 @@ class Subject:
         self.dsn, self.directory, self.limit = dsn, directory, limit
         self.new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
         """Makes the event loop of an async journal."""
-        self.server: Any = None
-        """The server behind ``dsn`` (`postgres.PostgresServer`), where the kit knows it."""
+        self.server: Any = HarnessServer.of(self.harness)
+        """The server behind the store, where the kit knows how to kill it: the harness's, or a `PostgresServer`."""
         self.dsn_for: Callable[[str], str] | None = None
         """The DSN by which each worker connects, where it is not the store's own but a gate's."""
         self.pickled = _pickled(self.harness)
@@ -357,7 +394,7 @@ class Subject:
         if uses:
             self._shared[id(journal)] = (harness, journal)
         handle = Handle(self, harness, journal, worker, runner)
-        if id(journal) in self._closed and not handle.call(_PROBE).ok:
+        if id(journal) in self._closed and not handle.call(PROBE).ok:
             raise HarnessError(
                 "open() returned a journal that was closed before and no longer works; return a new one after a close"
             )

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import selectors
 import socket
 import struct
@@ -75,7 +76,7 @@ class Cut:
         when: where.
         nth: at which of the worker's groups from now on, from 1.
         every: whether groups that execute nothing (BEGIN, a Parse) count too.
-        delay: seconds by which the group is delayed in place of a cut; None for a cut.
+        delay: seconds by which the group is delayed in place of a cut, infinite until `Gate.resume`; None for a cut.
         fired: set once it has happened.
         label: the group that was cut.
     """
@@ -87,6 +88,8 @@ class Cut:
     delay: float | None = None
     fired: threading.Event = field(default_factory=threading.Event)
     label: str = ""
+    resume: Callable[[], None] | None = field(default=None, repr=False)
+    """Sends a group on its way that is kept until then."""
 
 
 @dataclass(frozen=True)
@@ -392,7 +395,11 @@ class Session:
                 self._forward(group, delayed=True)
                 self._advance()
 
-        self._gate._later(cut.delay or 0.0, go)
+        if cut.delay == math.inf:
+            cut.resume = go
+            cut.fired.set()
+        else:
+            self._gate._later(cut.delay or 0.0, go)
 
     # -- from the server --
 
@@ -656,6 +663,16 @@ class Gate:
     def delay(self, worker: str, seconds: float, nth: int = 1, *, every: bool = False) -> Cut:
         """Keep a worker's ``nth`` group from the server for a while."""
         return self._arm(Cut(worker, "before", nth, every, delay=seconds))
+
+    def hold(self, worker: str, nth: int = 1, *, every: bool = False) -> Cut:
+        """Keep a worker's ``nth`` group from the server until `resume`; ``fired`` is set once it is kept."""
+        return self._arm(Cut(worker, "before", nth, every, delay=math.inf))
+
+    def resume(self, cut: Cut) -> None:
+        """Send on its way what `hold` has kept."""
+        if cut.resume is not None:
+            self._do(cut.resume)
+            cut.resume = None
 
     def no_cuts(self) -> None:
         """Forget the cuts and delays that have not happened."""

@@ -14,11 +14,12 @@ from continuum_conformance.harness import HarnessError
 from continuum_conformance.model import Kind
 from continuum_conformance.suite import chapters, machine
 from continuum_conformance.suite.faults import chapter as faults
+from continuum_conformance.suite.faults import clocks, waiting
 from continuum_conformance.suite.faults.again import of_test
 from continuum_conformance.suite.lab import Lab, Session
 from continuum_conformance.suite.races import chapter as races
 from continuum_conformance.suite.replay import minimise
-from continuum_conformance.suite.testing import Profile, Result, SuiteTest, registered, run_test
+from continuum_conformance.suite.testing import Profile, Result, SuiteTest, Untried, registered, run_test
 from continuum_conformance.suite.violation import Violation
 
 __all__ = [
@@ -33,7 +34,7 @@ __all__ = [
     "verdict",
 ]
 
-_LOADED = (chapters, machine, races, faults)
+_LOADED = (chapters, machine, races, faults, clocks, waiting)
 
 MAX_HANGS = 4
 """So many tests may end in a hang; the rest is not run, since each costs its time limit."""
@@ -287,7 +288,9 @@ def _judge_clause(
             else "none of its situations can arise"
         )
         return Judgement(clause, "not_applicable", why, expected=expected)
-    if naming and all(result.skipped for result in naming) and len(naming) == len(mine):
+    skipped = [result.skipped for result in naming]
+    untried = any(isinstance(reason, Untried) for reason in skipped)
+    if naming and all(skipped) and not untried and len(naming) == len(mine):
         return Judgement(clause, "not_applicable", naming[0].skipped, expected=expected)
     message = _unfinished(plan, naming, mine, session)
     if message:
@@ -301,8 +304,8 @@ def _unfinished(plan: Plan, naming: list[Result], mine: list[SuiteTest], session
     if not due:
         return "it is tried in the thorough profile only: --profile thorough"
     for result in naming:
-        if result.error:
-            return result.error
+        if result.error or isinstance(result.skipped, Untried):
+            return result.error or result.skipped
         if result.violation is not None:
             first = result.violation.clauses[0]
             return f"its test could not be finished, because {first} is broken; mend that first"

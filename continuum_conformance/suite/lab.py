@@ -22,6 +22,7 @@ from continuum_conformance.contract.errors import NotDurable
 from continuum_conformance.contract.journal import OPERATIONS
 from continuum_conformance.contract.records import Instance, Lease, RunState, Snapshot
 from continuum_conformance.contract.terms import check_durable, copy_term, difference
+from continuum_conformance.harness.clocks import RIGHT
 from continuum_conformance.harness import HarnessError, SecondProcess, Subject
 from continuum_conformance.model import (
     EMPTY,
@@ -97,6 +98,9 @@ class Session:
         """How often the server had been restarted when the handles were opened."""
         self.races: Counter[str] = Counter()
         """How much was explored."""
+        self.process_clock = RIGHT
+        """What the wall clock of the second process tells, when it is started anew."""
+        self._server: bool | None = None
         self.at_close: list[Callable[[], None]] = []
         self._handles: dict[str, Any] = {}
         self._salt = os.urandom(3).hex()
@@ -118,13 +122,28 @@ class Session:
             self.close_handles()
             if "shared" not in self.capabilities:
                 self.subject.close_shared()  # only one process at a time may use the store
-            self._handles[worker] = SecondProcess(self.subject)
+            self._handles[worker] = SecondProcess(self.subject, self.process_clock)
         if self.single_handle and worker in WORKERS:
             worker = "A"
         found = self._handles.get(worker)
         if found is None or found.broken:
             self._handles[worker] = found = self.subject.open(worker)
         return found
+
+    def has_server(self) -> bool:
+        """Whether the store has a server of its own, as far as one can tell. Raises `HarnessError`.
+
+        It has when the harness says so; else when a process that has opened the store is connected to something.
+        """
+        if self._server is None:
+            subject = self.subject
+            if "postgres" in subject.needs or callable(getattr(subject.harness, "kill_server", None)):
+                self._server = True
+            elif "directory" in subject.needs or not {"durable", "shared"} & self.capabilities:
+                self._server = False
+            else:
+                self._server = self.handle(SECOND_PROCESS).connected
+        return self._server
 
     def withdraw(self, capability: str) -> None:
         """Go on as if the adapter had not declared a capability."""
@@ -309,11 +328,11 @@ class Lab:
             forge(outcome.value)
         return outcome
 
-    def ask(self, name: str, *, on: str = "A", **arguments: Any) -> Outcome:
+    def ask(self, name: str, *, on: str = "A", limit: float | None = None, **arguments: Any) -> Outcome:
         """Carry out an operation that the model does not judge: what came is the test's to say."""
         arguments.setdefault("instance", self.instance)
         operation = Operation(name, {key: arguments[key] for key in OPERATIONS[name]}, on)
-        outcome: Outcome = self.session.handle(on).call(operation)
+        outcome: Outcome = self.session.handle(on).call(operation, limit=limit)
         self.session.statistics["operations"] += 1
         self.steps.append(Step(operation, _kept_outcome(outcome), self._arranging))
         return outcome
@@ -376,7 +395,12 @@ class Lab:
     def struck(self, what: str, how: str) -> None:
         """Note that a client or a server was killed."""
         self.count(what)
-        self.steps[-1] = replace(self.steps[-1], then=how)
+        self.note(how)
+
+    def note(self, what: str) -> None:
+        """Note what else happened, after the last call."""
+        before = self.steps[-1].then
+        self.steps[-1] = replace(self.steps[-1], then=f"{before}; {what}" if before else what)
 
     # -- looking --
 

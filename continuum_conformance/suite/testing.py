@@ -30,7 +30,7 @@ from continuum_conformance.contract.clauses import CLAUSES
 from continuum_conformance.suite.lab import Lab, Session
 from continuum_conformance.suite.violation import Violation
 
-__all__ = ["PROFILES", "Profile", "Result", "Search", "SuiteTest", "checks", "run_test", "seed_of"]
+__all__ = ["PROFILES", "Profile", "Result", "Search", "SuiteTest", "Untried", "checks", "run_test", "seed_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class SuiteTest:
     weight: float = 1.0
     """The share of the profile's examples that it takes."""
     when: Callable[[Session], str] | None = None
-    """Why it cannot be tried on this adapter here; empty when it can."""
+    """Why it cannot be tried on this adapter here; empty when it can, `Untried` when that could be remedied."""
     whole: bool = False
     """Whether what it finds shows only within it, because more happens there than calls."""
 
@@ -157,6 +157,12 @@ def checks(
     return register
 
 
+class Untried(str):
+    """Why a test was not carried out, with what its reader can do about that: its clauses are *not run*."""
+
+    __slots__ = ()
+
+
 @dataclass
 class Result:
     """What came of one test.
@@ -167,7 +173,7 @@ class Result:
         examples: how many examples ran.
         exact: whether the counterexample came back when it was tried again.
         error: why the test could not be carried out at all, if so.
-        skipped: why there was nothing to carry out, if so.
+        skipped: why there was nothing to carry out, if so; `Untried` when there would have been.
     """
 
     test: SuiteTest
@@ -245,11 +251,11 @@ def run_test(test: SuiteTest, session: Session, profile: Profile, seed: int) -> 
     What the adapter does never raises here. Raises `HarnessError` when its handles cannot be opened.
     """
     result = Result(test)
+    search = Search(result, profile.shrinks)
+    started = time.perf_counter()
     result.skipped = test.when(session) if test.when is not None else ""
     if result.skipped:
         return result
-    search = Search(result, profile.shrinks)
-    started = time.perf_counter()
     own_seed = seed_of(test.name, seed)
     try:
         if test.program:

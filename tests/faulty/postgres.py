@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
+import time
 
 import psycopg
 from psycopg import errors as pg
@@ -172,3 +174,134 @@ class LeavesATransactionBehind(Journal):
             probe.execute("SELECT 1")
             self.kept.append(probe)
         return super()._connected()
+
+
+# -- clocks --
+
+
+class LeaseTimes(Journal):
+    """Its leases' times in ways to be overridden."""
+
+    def now(self):
+        return "clock_timestamp()"
+
+    def judged_by(self):
+        return "clock_timestamp()"
+
+    def _row(self, c, key, lock=None):
+        lock = self.lock if lock is None else lock
+        return c.execute(
+            f"SELECT state, token, owner, expires IS NOT NULL AND expires <= {self.judged_by()}, last_token, workflow,"
+            f" input, result, error, version FROM run WHERE instance = %s AND id = %s {lock}",
+            key,
+        ).fetchone()
+
+    def _grant(self, c, key, token, owner, ttl):
+        c.execute(
+            f"UPDATE run SET owner = %s, token = %s, last_token = %s, expires = {self._until(ttl)}"
+            " WHERE instance = %s AND id = %s",
+            (owner, token, token, *key),
+        )
+        return token
+
+    def _extend(self, c, key, held, ttl):
+        c.execute(f"UPDATE run SET expires = {self._until(ttl)} WHERE instance = %s AND id = %s", key)
+
+    def _until(self, ttl):
+        return f"{self.now()} + make_interval(secs => {float(ttl)})" if ttl else "'-infinity'"
+
+
+RIGHT.append(_register(LeaseTimes))
+
+
+def _client():
+    return f"'{datetime.datetime.now(datetime.UTC).isoformat()}'::timestamptz"
+
+
+@wrong("CLK-1")
+class ClientSetsTheExpiry(LeaseTimes):
+    """The expiry is computed in Python and judged in the database."""
+
+    def now(self):
+        return _client()
+
+
+@wrong("CLK-1")
+class ClientJudgesTheExpiry(LeaseTimes):
+    """The expiry is set in the database and judged in Python."""
+
+    def judged_by(self):
+        return _client()
+
+
+@wrong("CLK-1")
+class ClientsClockForBoth(LeaseTimes):
+    """The database is only where the numbers are kept."""
+
+    now = judged_by = lambda self: _client()
+
+
+@wrong("CLK-1")
+class ClientsLocalTime(LeaseTimes):
+    """A naive datetime, of whatever zone the process lives in."""
+
+    def now(self):
+        return f"'{datetime.datetime.now().isoformat()}'::timestamptz"
+
+
+@wrong("CLK-1")
+class SetsTheClockWhenItConnects(LeaseTimes):
+    """Asks the server for its time once, and adds what has passed here since."""
+
+    def _prepare(self):
+        row = self._connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
+        self._ahead = row[0] - time.time()
+
+    now = judged_by = lambda self: f"to_timestamp({time.time() + self._ahead})"
+
+
+@wrong("LEA-9")
+class TransactionsTime(LeaseTimes):
+    """now() is when the transaction began, before it waited for the row."""
+
+    def now(self):
+        return "now()"
+
+
+@wrong("LEA-9")
+class StatementsTime(LeaseTimes):
+    """The clock is read in a statement of its own before the row is locked."""
+
+    def _acquire(self, key, owner, ttl):
+        with self._mutex:
+            self._read_clock()
+            return super()._acquire(key, owner, ttl)
+
+    def renew(self, instance, lease, ttl):
+        with self._mutex:
+            self._read_clock()
+            super().renew(instance, lease, ttl)
+
+    def _read_clock(self):
+        row = self._connected().execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
+        self._read = row[0]
+
+    def now(self):
+        return f"to_timestamp({self._read})"
+
+
+@wrong("LEA-9")
+class OneUpdateWithoutALock(LeaseTimes):
+    """A single UPDATE, which computes the expiry before it waits for the row."""
+
+    def _acquire(self, key, owner, ttl):
+        with self._transaction() as c:
+            row = c.execute(
+                f"UPDATE run SET owner = %s, token = last_token + 1, last_token = last_token + 1,"
+                f" expires = {self._until(ttl)} WHERE instance = %s AND id = %s AND state IN ('running', 'suspended')"
+                " AND (token IS NULL OR expires <= clock_timestamp()) RETURNING token",
+                (owner, *key),
+            ).fetchone()
+            if row is None:
+                return super()._acquire(key, owner, ttl)
+        return row[0]

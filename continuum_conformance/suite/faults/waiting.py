@@ -1,0 +1,305 @@
+"""LEA-9: a lease that is granted after its caller has waited behind somebody's lock.
+
+The proof is one-sided. A takeover that succeeds less than the ttl after the lock was let go, by the store's own
+clock, shows a lease that was born expired. One that comes later shows nothing, and is tried again with a longer ttl.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from continuum_conformance.contract.records import Lease
+from continuum_conformance.model import Kind, Outcome
+from continuum_conformance.postgres.databases import connect
+from continuum_conformance.suite.faults.running import CUT, cutting
+from continuum_conformance.suite.lab import HOUR, Lab, RunUnderTest, Session
+from continuum_conformance.suite.situations import each
+from continuum_conformance.suite.testing import checks
+
+if TYPE_CHECKING:
+    from continuum_conformance.postgres.gate import Gate
+
+__all__: list[str] = []
+
+TTLS = (0.4, 1.2, 4.0, 12.0)
+"""The ttl that is asked for, and waited for; longer ones where the machine was too slow to show anything."""
+
+LONG = 60.0
+"""Seconds that a call may take here: it is kept waiting on purpose."""
+
+SETTLED = 8.0
+"""Seconds within which a call has come back, or is seen to wait."""
+
+
+class Blocker(ABC):
+    """Somebody who holds a lock on a run, and the clock by which the store's leases expire."""
+
+    told = ""
+
+    @abstractmethod
+    def now(self) -> float:
+        """The store's time, in seconds."""
+
+    @abstractmethod
+    def blocks(self) -> bool | None:
+        """Whether anybody waits for us now; None where that cannot be known."""
+
+    @abstractmethod
+    def let_go(self) -> None:
+        """Let go of the lock, having changed nothing of the lease."""
+
+    def granted_since(self) -> bool:
+        """Whether what was granted was surely granted after the lock was let go."""
+        return True
+
+
+class _Server(Blocker):
+    """Asks PostgreSQL who waits for a session."""
+
+    def __init__(self, dsn: str) -> None:
+        self._connection = connect(dsn)
+        self.pid: int | None = None
+
+    def now(self) -> float:
+        row = self._connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
+        return float(row[0]) if row else 0.0
+
+    def blocks(self) -> bool | None:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE %s::int = ANY(pg_blocking_pids(pid))"
+        row = self._connection.execute(query, (self.pid,)).fetchone()
+        return bool(row and row[0])
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+TABLES = """
+SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%' ORDER BY 1
+"""
+
+
+class _Rows(_Server):
+    """A foreign session that has locked every row which names the run, and rolls back."""
+
+    told = "another session of the database has locked the run's rows, and rolls back"
+
+    def __init__(self, dsn: str, run: RunUnderTest) -> None:
+        super().__init__(dsn)
+        self._locker = connect(dsn)
+        self.pid = self._locker.info.backend_pid
+        self.locked = 0
+        self._locker.execute("BEGIN")
+        for (table,) in self._locker.execute(TABLES).fetchall():
+            # The name comes quoted from the catalogue.
+            query = f"SELECT 1 FROM {table} AS t WHERE position(%s in t::text) > 0 FOR UPDATE OF t"
+            self.locked += len(self._locker.execute(query, (run.run_id,)).fetchall())  # type: ignore[arg-type]
+
+    def let_go(self) -> None:
+        self._locker.execute("ROLLBACK")
+
+    def close(self) -> None:
+        self._locker.close()
+        super().close()
+
+
+class _Held(_Server):
+    """An append of the adapter's own, held at the gate before its COMMIT."""
+
+    told = "an append through another handle has locked the run, and commits"
+
+    def __init__(self, lab: Lab, gate: Gate, run: RunUnderTest) -> None:
+        super().__init__(str(lab.session.subject.dsn))
+        self._gate = gate
+        with lab.arranging():
+            run.append(token=run.token, on=CUT)
+        before = gate.groups(CUT, every=True)
+        with lab.arranging():
+            run.append(token=run.token, on=CUT)
+        self.groups = gate.groups(CUT, every=True) - before
+        if self.groups < 2:
+            return
+        self._hold = gate.hold(CUT, self.groups, every=True)
+        self._append = _Call(lambda: run.append(token=run.token, on=CUT))
+        while not self._hold.fired.wait(0.01) and not self._append.ended:
+            pass
+        if self._append.ended:
+            return
+        session = next((s for s in gate.sessions() if s.worker == CUT and s.status == "T"), None)
+        self.pid = session.pid if session is not None else None
+
+    def let_go(self) -> None:
+        self._gate.no_cuts()
+        self._gate.resume(self._hold)
+        self._append.result()
+
+
+class _Files(Blocker):
+    """A foreign process that has locked the store's files."""
+
+    told = "another process has locked the store's files, and changes nothing"
+
+    def __init__(self, directory: str) -> None:
+        command = [sys.executable, "-m", "continuum_conformance.suite.faults.blocker", directory]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        held, bases, files = (self._answer() or "none 0 0").split()
+        self._bases = int(bases)
+        self.locked = self._bases + int(files)
+
+    def _answer(self) -> str:
+        return self._process.stdout.readline() if self._process.stdout else ""
+
+    def _tell(self) -> str:
+        if self._process.stdin:
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+        return self._answer()
+
+    def now(self) -> float:
+        return time.time()
+
+    def blocks(self) -> bool | None:
+        if self._bases:
+            return None  # whoever waits for SQLite, sleeps and looks again
+        with suppress(OSError):
+            return "-> FLOCK" in Path("/proc/locks").read_text()
+        return False
+
+    def let_go(self) -> None:
+        self._tell()
+
+    def granted_since(self) -> bool:
+        # While we had its lock nobody wrote a database, so that it was written shows that it was then.
+        return not self._bases or self._tell().strip() == "1"
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+class _Call:
+    """A call in a thread of its own."""
+
+    def __init__(self, act: Callable[[], Outcome]) -> None:
+        self._future: Future[Outcome] = Future()
+        threading.Thread(target=self._run, args=(act,), name="waiting", daemon=True).start()
+
+    def _run(self, act: Callable[[], Outcome]) -> None:
+        try:
+            self._future.set_result(act())
+        except BaseException as error:  # noqa: BLE001 - raised by `result`
+            self._future.set_exception(error)
+
+    @property
+    def ended(self) -> bool:
+        return self._future.done()
+
+    def result(self) -> Outcome:
+        return self._future.result()
+
+
+def _waits(blocker: Blocker, call: _Call, ttl: float) -> bool:
+    """Let a call wait for as long as its ttl; whether it did wait."""
+    give_up = time.monotonic() + SETTLED
+    since: float | None = None
+    while not call.ended:
+        waits = blocker.blocks()
+        now = blocker.now()
+        if waits is not False and since is None:
+            since = now
+        if since is None and time.monotonic() > give_up:
+            return False
+        if since is not None and now - since > ttl:
+            return waits is not False
+        time.sleep(0.01)  # between two questions
+    return False
+
+
+def _try(lab: Lab, operation: str, blocked: Callable[[RunUnderTest], Any]) -> None:
+    for ttl in TTLS:
+        run = lab.started(events=1, lease="expired")
+        lease = run.lease
+        with blocked(run) as blocker:
+            if blocker is None:
+                return
+            arguments: dict[str, Any] = (
+                {"lease": lease, "ttl": ttl}
+                if operation == "renew"
+                else {"run_id": run.run_id, "owner": "bob", "ttl": ttl}
+            )
+            call = _Call(lambda: lab.ask(operation, on="B", limit=LONG, **arguments))  # noqa: B023 - it ends in this turn
+            waited = _waits(blocker, call, ttl)
+            let_go = blocker.now()
+            blocker.let_go()
+            outcome = call.result()
+            if outcome.kind is not Kind.VALUE or not waited or not blocker.granted_since():
+                return  # it gave up, which the kit's lock is to blame for; or it did not wait at all
+            lab.count("grants behind a lock")
+            lab.note(f"it has waited for {ttl:g} s: {blocker.told}")
+            taken = lab.ask("acquire", on="A", run_id=run.run_id, owner="carol", ttl=HOUR)
+            after = blocker.now() - let_go
+        if taken.kind is not Kind.VALUE or not isinstance(taken.value, Lease):
+            return
+        if after < ttl:
+            lab.fail(
+                f"{operation} waited behind a lock and was granted a lease of {ttl:g} s, and within {ttl:g} s of the"
+                f" grant somebody else could take it: the ttl was counted from before the wait"
+            )
+    lab.advice["LEA-9"] = "this machine is too slow to tell"
+
+
+def _no_lock(session: Session) -> str:
+    """Why nothing of the store can be locked from outside."""
+    if "postgres" in session.subject.needs or "directory" in session.subject.needs:
+        return ""
+    return "the kit knows no lock that an operation of this store waits for"
+
+
+def _no_gate(session: Session) -> str:
+    return "" if "postgres" in session.subject.needs else "its operations cannot be held at a gate"
+
+
+@checks("LEA-9", cases=each(operation=("acquire", "renew")), when=_no_lock, whole=True)
+def a_lease_that_waited_for_a_foreign_lock_gets_its_whole_ttl(lab: Lab, operation: str) -> None:
+    """The run's rows (or the store's files) are locked by somebody else while a lease is asked for."""
+    subject = lab.session.subject
+
+    @contextmanager
+    def blocked(run: RunUnderTest) -> Iterator[Blocker | None]:
+        blocker: _Rows | _Files
+        if subject.dsn is not None and "postgres" in subject.needs:
+            blocker = _Rows(subject.dsn, run)
+        else:
+            blocker = _Files(str(subject.directory))
+        try:
+            yield blocker if blocker.locked else None
+        finally:
+            blocker.close()
+
+    _try(lab, operation, blocked)
+
+
+@checks("LEA-9", cases=each(operation=("acquire", "renew")), when=_no_gate, whole=True)
+def a_lease_that_waited_for_an_append_gets_its_whole_ttl(lab: Lab, operation: str) -> None:
+    """An append of another worker has the run's lock, whatever that is, while a lease is asked for."""
+    with cutting(lab.session) as gate:
+
+        @contextmanager
+        def blocked(run: RunUnderTest) -> Iterator[Blocker | None]:
+            blocker = _Held(lab, gate, run)
+            try:
+                yield blocker if blocker.pid is not None else None
+            finally:
+                if blocker.pid is not None:
+                    blocker.let_go()
+                blocker.close()
+
+        _try(lab, operation, blocked)
