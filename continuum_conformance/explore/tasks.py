@@ -354,14 +354,14 @@ def _callback(handle: asyncio.Handle) -> Any:
 
 
 def _is_step(handle: asyncio.Handle) -> bool:
-    """Whether this runs code of the adapter's; asyncio's own callbacks only pass results on."""
+    """Whether this runs code of the adapter's; asyncio's own callbacks only pass results on, and ours count jobs."""
     callback = _callback(handle)
     if isinstance(getattr(callback, "__self__", None), asyncio.Task):
         return True
     while hasattr(callback, "func"):
         callback = callback.func
     module = getattr(callback, "__module__", None) or type(getattr(callback, "__self__", None)).__module__
-    return not (module or "").startswith(("asyncio", "_asyncio", "concurrent.futures"))
+    return not (module or "").startswith(("asyncio", "_asyncio", "concurrent.futures", __name__))
 
 
 def _is_sleep(timer: asyncio.TimerHandle) -> bool:

@@ -24,6 +24,7 @@ from continuum_conformance.contract.errors import JournalError
 from continuum_conformance.contract.records import Instance
 from continuum_conformance.contract.targets import TargetError, harness_of, needs_of
 from continuum_conformance.contract.terms import shown
+from continuum_conformance.harness.cancelling import Cancelling, cancelled_at
 from continuum_conformance.harness.threads import AdapterInterrupt, CallThread, Hung, LoopThread
 from continuum_conformance.model import Garbage, Kind, Operation, Outcome, normalise
 
@@ -156,6 +157,27 @@ class Handle:
         except BaseException as error:  # noqa: BLE001 - the adapter's code: all that it raises is its answer
             return self._outcome_of(error)
         return self._answered(operation, value)
+
+    def cancelled(self, operation: Operation, number: int) -> tuple[Outcome, Cancelling]:
+        """Carry out an operation of an async journal, cancelled where it waits for the ``number``-th time, from 1.
+
+        Returns:
+            The outcome, which is unknown where it raised ``CancelledError``, and how it came to it.
+        """
+        if not isinstance(self._runner, LoopThread):
+            raise TypeError("only an async journal can be cancelled")
+        try:
+            found: Cancelling = self._runner.run(
+                lambda: cancelled_at(self.direct_async(operation), number), self._subject.limit
+            )
+        except Hung as hung:
+            self.broken = True
+            outcome = Outcome(Kind.HANG, error="hang", message=str(hung), unknown=True, detail=hung.stack)
+            return outcome, Cancelling(struck=True)
+        if found.raised:
+            gone = Outcome(Kind.ERROR, error="JournalUnavailable", message="it was cancelled", unknown=True)
+            return gone, found
+        return found.answer, found
 
     def _answered(self, operation: Operation, value: Any) -> Outcome:
         if inspect.iscoroutine(value):

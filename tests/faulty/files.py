@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import threading
+import time
 from pathlib import Path
 
 from continuum_adapters.in_memory import InMemoryJournal, Store
+from continuum_adapters.sqlite import SQLiteHarness, SQLiteJournal
 
 WRONG: dict[str, tuple[str, ...]] = {}
 RIGHT: list[str] = []
@@ -150,3 +153,78 @@ class KeepsTheStateFirst(Journal):
             run.result = run.error = None
         super()._keep(pickle.dumps(runs))
         super()._keep(packed)
+
+
+# -- clocks --
+
+
+class WallClockHarness(Harness):
+    """Its journals read the wall clock."""
+
+    def open(self):
+        journal = super().open()
+        journal._clock = time.time
+        return journal
+
+
+def _register_clock(cls):
+    name = f"{cls.__name__}Harness"
+    globals()[name] = type(name, (WallClockHarness,), {"journal_class": cls, "__module__": __name__})
+    return f"{__name__}:{name}"
+
+
+class OnTheWall(Journal):
+    """Leases expire by the wall clock."""
+
+
+RIGHT.append(_register_clock(OnTheWall))
+
+
+class TokensOfTheClock(OnTheWall):
+    """A token is the time in microseconds, and one more when that is no greater than the last one of this handle."""
+
+    last = 0
+
+    def _new_token(self, run):
+        self.last = max(self.last + 1, int(time.time() * 1_000_000))
+        return self.last
+
+
+WRONG[_register_clock(TokensOfTheClock)] = ("CLK-1", "LEA-4")
+
+
+class ExpiresAtOnceByTheClock(OnTheWall):
+    """A ttl of 0 is an expiry like any other: a clock that is set back makes it a live lease."""
+
+    def _expiry(self, ttl):
+        return self._clock() + ttl
+
+
+WRONG[_register_clock(ExpiresAtOnceByTheClock)] = ("LEA-5",)
+
+
+class ReadsTheClockFirst(SQLiteJournal):
+    """The time is taken before SQLite's write lock is asked for, and that may take a while."""
+
+    def acquire(self, *arguments):
+        self._read.at = super()._now()
+        return super().acquire(*arguments)
+
+    def renew(self, *arguments):
+        self._read.at = super()._now()
+        return super().renew(*arguments)
+
+    def _now(self):
+        return self._read.at
+
+    @property
+    def _read(self):
+        return self.__dict__.setdefault("local", threading.local())
+
+
+class ReadsTheClockFirstHarness(SQLiteHarness):
+    def open(self):
+        return ReadsTheClockFirst(Path(self.directory) / "journal.sqlite3")
+
+
+WRONG[f"{__name__}:ReadsTheClockFirstHarness"] = ("LEA-9",)

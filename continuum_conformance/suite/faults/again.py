@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from continuum_conformance.suite.faults.ending import run_cancelled, run_interrupted
 from continuum_conformance.suite.faults.running import Fault, cutting, run_cut, run_death
 from continuum_conformance.suite.lab import Session
 from continuum_conformance.suite.script import call_text, outcome_text
@@ -44,5 +45,9 @@ def strike_again(session: Session, data: Mapping[str, Any]) -> Violation | None:
     fault = Fault.from_data(data)
     if fault.when in ("line", "change"):
         return run_death(session, fault)[0]
+    if fault.when == "cancelled":
+        return run_cancelled(session, fault)[0]
+    if fault.when == "interrupted":
+        return run_interrupted(session, fault)[0]
     with cutting(session) as gate:
         return run_cut(session, gate, fault)[0]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from continuum_conformance.contract.records import RunState
-from continuum_conformance.suite.faults.running import Fault, cutting, run_cut, run_death, scenarios
+from continuum_conformance.suite.faults.running import Fault, cutting, run_cut, run_death, scenarios, spread
 from continuum_conformance.suite.lab import SECOND_PROCESS, Lab, RunUnderTest, Session
 from continuum_conformance.suite.situations import each
 from continuum_conformance.suite.testing import Profile, Search, Untried, checks
@@ -21,7 +21,7 @@ def _wire(session: Session) -> str:
     return ""
 
 
-@checks("ATM-1", "ATM-4", program=True, when=_wire)
+@checks("ATM-1", "ATM-4", "ATM-3", "ATM-2", program=True, when=_wire)
 def an_operation_whose_connection_dies_is_whole_or_not_at_all(
     session: Session, profile: Profile, seed: int, search: Search
 ) -> None:
@@ -122,12 +122,6 @@ POINTS = {"quick": (2, 1), "standard": (6, 2), "thorough": (10_000, 10_000)}
 """After how many changes of its files an operation is killed, at most, and before how many of its lines."""
 
 
-def _spread(count: int, most: int) -> list[int]:
-    """Numbers from 1 to ``count``, evenly spread, with the first and the last."""
-    most = min(count, most)
-    return sorted({1 + (count - 1) * place // max(1, most - 1) for place in range(most)})
-
-
 @checks("DUR-4", "ATM-1", program=True, needs="durable", when=_embedded)
 def an_operation_whose_process_dies_is_whole_or_not_at_all(
     session: Session, profile: Profile, seed: int, search: Search
@@ -145,8 +139,8 @@ def an_operation_whose_process_dies_is_whole_or_not_at_all(
             continue
         found, lines, changes = run_death(session, fault)
         most_changes, most_lines = POINTS[profile.name]
-        points = [("change", number) for number in _spread(changes, most_changes)]
-        for when, number in [*points, *(("line", number) for number in _spread(lines, most_lines))]:
+        points = [("change", number) for number in spread(changes, most_changes)]
+        for when, number in [*points, *(("line", number) for number in spread(lines, most_lines))]:
             if found is None:
                 search.result.examples += 1
                 session.statistics["clients killed within an operation"] += 1

@@ -25,7 +25,7 @@ from continuum_conformance.suite.races.scenarios import SITUATIONS, Act, Scenari
 from continuum_conformance.suite.script import call_text, outcome_text
 from continuum_conformance.suite.violation import Step, Violation
 
-__all__ = ["Fault", "cutting", "run_cut", "run_death", "scenarios"]
+__all__ = ["CUT", "Example", "Fault", "cutting", "litter", "run_cut", "run_death", "scenarios", "spread"]
 
 CUT = "F"
 """The worker whose connection is cut."""
@@ -43,8 +43,9 @@ class Fault:
     Attributes:
         scenario: the situation and the operation, its worker's only one.
         when: ``before``, ``after`` or ``mid-reply`` of a message; for a killed process ``line``, or ``change`` of
-            its files.
-        number: which message, line or change, from 1; 0 strikes nothing.
+            its files; ``cancelled`` where a coroutine gives way; ``interrupted`` where a function
+            is entered.
+        number: which message, line, change, wait or entry, from 1; 0 strikes nothing.
     """
 
     scenario: Scenario
@@ -62,6 +63,8 @@ class Fault:
             "before": f"its connection lost before message {self.number} reached the server",
             "after": f"its connection lost after the server had message {self.number}, before the reply",
             "mid-reply": f"its connection lost in the middle of the reply to message {self.number}",
+            "cancelled": f"cancelled where it gives way for the {_nth(self.number)} time",
+            "interrupted": f"interrupted (KeyboardInterrupt) on entry to the {_nth(self.number)} function of the adapter's code",
             "line": f"its process killed before line {self.number} of what the adapter runs for it",
             "change": f"its process killed after change {self.number} of the store's files",
         }
@@ -80,6 +83,11 @@ class Fault:
         except (KeyError, TypeError) as error:
             raise ValueError(f"malformed fault: {error!r}") from error
         return fault
+
+
+def _nth(number: int) -> str:
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10 if number % 100 not in (11, 12, 13) else 0, "th")
+    return f"{number}{ending}"
 
 
 def scenarios(capabilities: frozenset[str], worker: str, *, reads: bool = True) -> Iterator[Scenario]:
@@ -114,7 +122,13 @@ def _succeeds(act: Act, situation: str) -> bool:
     return True
 
 
-class _Example:
+def spread(count: int, most: int) -> list[int]:
+    """Numbers from 1 to ``count``, evenly spread, with the first and the last; at most so many."""
+    most = min(count, most)
+    return sorted({1 + (count - 1) * place // max(1, most - 1) for place in range(most)})
+
+
+class Example:
     """One example of a fault: its lab, what was recorded, and how it is judged."""
 
     def __init__(self, session: Session, fault: Fault) -> None:
@@ -211,7 +225,7 @@ def cutting(session: Session) -> Iterator[Gate]:
 
 def run_cut(session: Session, gate: Gate, fault: Fault) -> tuple[Violation | None, int]:
     """Cut a connection once; gives what is wrong, and how many messages the operation had (0 when it was struck)."""
-    example = _Example(session, fault)
+    example = Example(session, fault)
     handle = session.handle(CUT)
     if example.read(CUT).kind is not Kind.VALUE:
         return example.violation("a new handle could not read before anything was cut", "ATM-3"), 0
@@ -237,9 +251,9 @@ def run_cut(session: Session, gate: Gate, fault: Fault) -> tuple[Violation | Non
     else:
         found = example.judged(*_clauses(outcome))
     if found is None and struck:
-        litter = _litter(session)
-        if litter:
-            found = example.violation(f"the server was left with {litter}", "ATM-3")
+        left = litter(session)
+        if left:
+            found = example.violation(f"the server was left with {left}", "ATM-3")
     return found, 0 if struck else gate.groups(CUT, every=True) - sent - 1
 
 
@@ -249,7 +263,7 @@ def _clauses(outcome: Outcome) -> tuple[str, ...]:
     return ("ATM-1", "ATM-4")
 
 
-def _litter(session: Session) -> str:
+def litter(session: Session) -> str:
     """Sessions of this database that are idle in a transaction and stay so; empty when there are none."""
     query = (
         "SELECT pid, state, query FROM pg_stat_activity WHERE datname = current_database()"
@@ -274,7 +288,7 @@ def run_death(session: Session, fault: Fault) -> tuple[Violation | None, int, in
     Returns:
         What is wrong; and if it was not struck, how many lines the operation had, and changes of its directory.
     """
-    example = _Example(session, fault)
+    example = Example(session, fault)
     handle = session.handle("A")
     files = own_files(handle.journal, session.subject.harness)
     child = session.handle(SECOND_PROCESS)

@@ -1,0 +1,152 @@
+"""Faults of coroutines that are cancelled where they wait."""
+
+from __future__ import annotations
+
+import asyncio
+
+from continuum_adapters.in_memory import InMemoryHarness, InMemoryJournal
+
+from continuum_conformance.contract import JournalUnavailable, RunState
+from continuum_conformance.contract.journal import OPERATIONS
+
+WRONG: dict[str, tuple[str, ...]] = {}
+RIGHT: list[str] = []
+
+
+class Journal(InMemoryJournal):
+    """Waits for its lock and within it, decides in one step, and gives the lock back whatever happens."""
+
+    def __init__(self, clock, *, store, lock):
+        super().__init__(clock, store=store)
+        self._turn = lock
+
+    async def _call(self, act):
+        async with self._turn:
+            await asyncio.sleep(0)
+            answer = act()
+            await asyncio.sleep(0)
+        return answer
+
+
+def _made(name):
+    plain = getattr(InMemoryJournal, name)
+
+    async def call(self, *arguments):
+        return await self._call(lambda: plain(self, *arguments))
+
+    call.__name__ = name
+    return call
+
+
+for _name in OPERATIONS:
+    setattr(Journal, _name, _made(_name))
+
+
+class Harness(InMemoryHarness):
+    journal_class = Journal
+    lock = None
+
+    async def open(self):
+        self.lock = self.lock or asyncio.Lock()
+        return self.journal_class(self.clock, store=self.store, lock=self.lock)
+
+
+def _register(cls):
+    name = f"{cls.__name__}Harness"
+    globals()[name] = type(name, (Harness,), {"journal_class": cls, "__module__": __name__})
+    return f"{__name__}:{name}"
+
+
+def wrong(*clauses):
+    def register(cls):
+        WRONG[_register(cls)] = clauses
+        return cls
+
+    return register
+
+
+RIGHT.append(_register(Journal))
+
+
+class InThreads(Journal):
+    """The work is done in a thread, which goes on when its caller was cancelled."""
+
+    async def _call(self, act):
+        return await asyncio.to_thread(act)
+
+
+RIGHT.append(_register(InThreads))
+
+
+class Shielded(Journal):
+    """What has begun is finished, and the cancellation passed on."""
+
+    async def _call(self, act):
+        return await asyncio.shield(asyncio.ensure_future(super()._call(act)))
+
+
+RIGHT.append(_register(Shielded))
+
+
+@wrong("ATM-5", "ATM-3")
+class KeepsTheLock(Journal):
+    """It gives the lock back after an Exception, which CancelledError is none of."""
+
+    async def _call(self, act):
+        await self._turn.acquire()
+        try:
+            await asyncio.sleep(0)
+            answer = act()
+        except Exception:
+            self._turn.release()
+            raise
+        self._turn.release()
+        return answer
+
+
+@wrong("ATM-5")
+class TurnsItIntoAnError(Journal):
+    """Whatever goes wrong is said to be an unreachable store."""
+
+    async def _call(self, act):
+        try:
+            return await super()._call(act)
+        except asyncio.CancelledError as error:
+            raise JournalUnavailable("cancelled", outcome_unknown=True) from error
+
+
+@wrong("ATM-5")
+class GoesOnAllTheSame(Journal):
+    """A cancellation that comes while it waits is overheard."""
+
+    async def _call(self, act):
+        answer = act()
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            pass
+        return answer
+
+
+@wrong("ATM-5", "ATM-1")
+class FinishesInTwoSteps(Journal):
+    """The state first, then, after an await, the result."""
+
+    async def complete(self, instance, run_id, result, lease_token):
+        await self._call(lambda: InMemoryJournal.complete(self, instance, run_id, None, lease_token))
+        await asyncio.sleep(0)
+        self._store.runs[self._key(instance, run_id)].result = self._take_in(result, "result")
+
+
+@wrong("ATM-5", "ATM-1")
+class MarksBeforeItAppends(Journal):
+    """An append first sets the run to running, as if it had been taken up; a cancelled one leaves it so."""
+
+    async def append(self, instance, run_id, event, lease_token):
+        run = self._store.runs.get(self._key(instance, run_id))
+        if run is None or run.state is not RunState.SUSPENDED:
+            return await super().append(instance, run_id, event, lease_token)
+        run.state = RunState.RUNNING
+        await super().append(instance, run_id, event, lease_token)
+        run.state = RunState.SUSPENDED
+        return None
