@@ -11,6 +11,7 @@ from continuum_adapters.sqlite import SQLiteHarness
 
 from continuum_conformance.contract import Instance
 from continuum_conformance.harness import HarnessError, SecondProcess, Subject
+from continuum_conformance.harness.nursery import ForkedProcess
 from continuum_conformance.model import Kind, Operation
 
 SHOP = Instance("shop")
@@ -216,7 +217,35 @@ def test_nothing_is_left_open(folder):
 
     before = descriptors()
     for ended in (SecondProcess.close, SecondProcess.kill):
-        second = SecondProcess(subject_for("second_mine:Harness"))
+        subject = subject_for("second_mine:Harness")
+        second = SecondProcess(subject)
         second.call(get())
         ended(second)
+        subject.shutdown()
     assert descriptors() <= before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere every worker is a new process")
+def test_workers_are_forked_and_told_from_one_another(folder):
+    subject = subject_for("second_mine:Harness")
+    with SecondProcess(subject) as first, SecondProcess(subject) as second:
+        assert subject.nursery is not None
+        assert subject.nursery.ready
+        assert isinstance(first._process, ForkedProcess)
+        assert first.pid != second.pid
+        first.kill()
+        assert first._process.returncode == -signal.SIGKILL
+        assert second.call(get()).ok
+    subject.shutdown()
+
+
+def test_an_adapter_whose_import_starts_threads_is_not_forked(folder):
+    Path("second_threads.py").write_text(
+        "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n" + MODULE
+    )
+    subject = subject_for("second_threads:Harness")
+    with SecondProcess(subject) as second:
+        assert subject.nursery is not None
+        assert not subject.nursery.ready
+        assert second.call(get()).ok
+    subject.shutdown()

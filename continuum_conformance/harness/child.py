@@ -25,7 +25,7 @@ from continuum_conformance.harness.subject import CALL_LIMIT, PROBE, Handle, Har
 from continuum_conformance.model import Kind, Operation, Outcome
 from continuum_conformance.model.tagged import Opaque, decode_operation, encode_outcome
 
-__all__: list[str] = []
+__all__ = ["main"]
 
 
 def _open(recipe: dict[str, Any]) -> Handle:
@@ -122,7 +122,8 @@ class _Lines:
         return self._line
 
 
-def _main(requests: int, answers: int) -> None:
+def main(requests: int, answers: int) -> None:
+    """Serve one journal, until the requests end; does not return."""
     with os.fdopen(requests, "rb") as source, os.fdopen(answers, "wb", buffering=0) as sink:
 
         def answer(data: dict[str, Any]) -> None:
@@ -166,4 +167,4 @@ def _main(requests: int, answers: int) -> None:
 
 
 if __name__ == "__main__":
-    _main(int(sys.argv[1]), int(sys.argv[2]))
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from continuum_conformance.harness.clocks import RIGHT, ClientClock, faketime
+from continuum_conformance.harness.nursery import ForkedProcess, Nursery
 from continuum_conformance.harness.subject import HarnessError, Subject
 from continuum_conformance.model import Operation, Outcome
 from continuum_conformance.model.tagged import decode_outcome, encode_operation
@@ -41,6 +42,17 @@ def _recipe(subject: Subject) -> dict[str, Any]:
         cls = type(subject.harness)
         recipe["target"] = subject.target or f"{cls.__module__}:{cls.__qualname__}"
     return recipe
+
+
+def _nursery(subject: Subject, environment: dict[str, str]) -> Nursery | None:
+    """What forks workers for a subject; None where each must be a new process."""
+    if sys.platform != "linux":
+        return None
+    if subject.nursery is None:
+        module = type(subject.harness).__module__
+        modules = [] if module in ("__main__", "builtins") else [module]
+        subject.nursery = Nursery(modules, environment, subject.limit * 3)
+    return subject.nursery if subject.nursery.ready else None
 
 
 class SecondProcess:
@@ -65,14 +77,19 @@ class SecondProcess:
         faked = faketime(clock)
         environment.update(faked)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - no pipe: nobody reads it while the process runs
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "continuum_conformance.harness.child", str(theirs), str(answers)],
-            pass_fds=(theirs, answers),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=self._errors,
-            env=environment,
-        )
+        nursery = None if faked else _nursery(subject, environment)
+        self._process: subprocess.Popen[bytes] | ForkedProcess
+        if nursery is not None:
+            self._process = nursery.fork(theirs, answers, self._errors.fileno())
+        else:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "continuum_conformance.harness.child", str(theirs), str(answers)],
+                pass_fds=(theirs, answers),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=self._errors,
+                env=environment,
+            )
         os.close(theirs)
         os.close(answers)
         os.set_blocking(ours_out, False)

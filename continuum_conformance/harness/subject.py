@@ -25,6 +25,7 @@ from continuum_conformance.contract.records import Instance
 from continuum_conformance.contract.targets import TargetError, harness_of, needs_of
 from continuum_conformance.contract.terms import shown
 from continuum_conformance.harness.cancelling import Cancelling, cancelled_at
+from continuum_conformance.harness.nursery import Nursery
 from continuum_conformance.harness.threads import AdapterInterrupt, CallThread, Hung, LoopThread
 from continuum_conformance.model import Garbage, Kind, Operation, Outcome, normalise
 
@@ -332,6 +333,8 @@ class Subject:
         """The DSN by which each worker connects, where it is not the store's own but a gate's."""
         self.pickled = _pickled(self.harness)
         """The harness as it was before its first use, for a second process; None when it cannot be pickled."""
+        self.nursery: Nursery | None = None
+        """Forks second processes, once one was needed."""
         self._loop: LoopThread | None = None
         self._uses: dict[int, tuple[Any, int]] = {}
         self._shared: dict[int, tuple[Any, Any]] = {}
@@ -490,6 +493,9 @@ class Subject:
             self.close_shared()
         finally:
             self._stop_loop()
+            if self.nursery is not None:
+                self.nursery.close()
+                self.nursery = None
 
     def _stop_loop(self) -> None:
         if self._loop is not None:
