@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -72,21 +73,35 @@ FRESH = 0.05
 
 
 class _Lines:
-    """Ends this process, as a crash would, before a line of the adapter's code, or at a change of its files."""
+    """Ends or stops this process before a line of the adapter's code, or ends it at a change of its files.
 
-    def __init__(self, line: int, change: int, files: frozenset[str], directory: str | None) -> None:
-        self._line_to_die, self._change_to_die = line, change
-        self._files, self._directory = files, directory
+    It ends as in a crash (SIGKILL); it stops as when the machine is suspended (SIGSTOP), and says so just before.
+    """
+
+    def __init__(self, request: dict[str, Any], stopping: Callable[[], None]) -> None:
+        self._line_to_die, self._change_to_die = request.get("die_at", 0), request.get("change", 0)
+        self._line_to_stop, self._stopping = request.get("stop_at", 0), stopping
+        self._files, self._directory = frozenset(request["files"]), request.get("directory")
         self.seen = 0
         self.changed = 0
         self._sums: dict[Path, tuple[tuple[int, int, int], int]] = {}
         self._state = self._stored()
 
     def watch(self, handle: Handle, operation: Operation) -> Outcome:
-        """Carry out an operation, in this thread."""
+        """Carry out an operation: in this thread, or on the loop of an async journal."""
+        if handle.is_async:
+            outcome: Outcome = handle.inside(lambda: self._on_loop(handle, operation))
+            return outcome
         sys.settrace(self._call)
         try:
             return handle.direct(operation)
+        finally:
+            sys.settrace(None)
+
+    async def _on_loop(self, handle: Handle, operation: Operation) -> Outcome:
+        sys.settrace(self._call)
+        try:
+            return await handle.direct_async(operation)
         finally:
             sys.settrace(None)
 
@@ -117,6 +132,9 @@ class _Lines:
                 if state != self._state:
                     self._state = state
                     self.changed += 1
+            if self.seen == self._line_to_stop:
+                self._stopping()
+                os.kill(os.getpid(), signal.SIGSTOP)
             if self.seen == self._line_to_die or (self.changed and self.changed == self._change_to_die):
                 os.kill(os.getpid(), signal.SIGKILL)
         return self._line
@@ -133,10 +151,8 @@ def main(requests: int, answers: int) -> None:
         connects = _watch_connects()
         for line in source:
             request = json.loads(line)
-            if "die_at" in request and handle is not None:
-                lines = _Lines(
-                    request["die_at"], request["change"], frozenset(request["files"]), request["directory"]
-                )
+            if "files" in request and handle is not None:
+                lines = _Lines(request, lambda: answer({"stopping": True}))
                 outcome = lines.watch(handle, decode_operation(request["call"]))
                 answer({**_encoded(outcome), "lines": lines.seen, "changes": lines.changed})
             elif "call" in request and handle is not None:

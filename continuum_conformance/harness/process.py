@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Collection
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -111,6 +112,7 @@ class SecondProcess:
         return self._process.pid
 
     broken = False
+    _begun: dict[str, Any]
 
     def call(self, operation: Operation, *, limit: float | None = None, then: object = None) -> Outcome:  # noqa: ARG002
         """Carry out an operation there, as ``Handle.call``. Raises `HarnessError` when the process is gone."""
@@ -155,6 +157,50 @@ class SecondProcess:
             raise
         return decode_outcome(answer), int(answer["lines"]), int(answer["changes"])
 
+    def stop_in(self, operation: Operation, files: Collection[str], line: int) -> bool:
+        """Begin an operation there, to be stopped (SIGSTOP) before a line of the adapter's code.
+
+        Args:
+            operation: what to do.
+            files: the adapter's source files.
+            line: before which line, from 1.
+
+        Returns:
+            Whether it was stopped; `resume` lets it go on. Else it has ended: `resume` tells as well.
+
+        Raises:
+            HarnessError: the process is gone.
+        """
+        request = {"call": encode_operation(operation), "stop_at": line, "files": sorted(files)}
+        self._begun = self._ask(request, self._limit * 2)
+        if "stopping" not in self._begun:
+            return False
+        deadline = time.monotonic() + self._limit
+        while not self.is_stopped and time.monotonic() < deadline:
+            time.sleep(0.0005)  # it is on its way into the signal
+        return True
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the process is stopped."""
+        try:
+            state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")[2][:1]
+        except OSError:
+            return False
+        return state in ("T", "t")
+
+    def go_on(self) -> None:
+        """Let a stopped process go on (SIGCONT)."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def resume(self) -> tuple[Outcome, int]:
+        """What came of the operation that `stop_in` began, once it goes on, and how many lines it had."""
+        answer = self._begun
+        if "stopping" in answer:
+            self.go_on()
+            answer = self._answered(self._limit * 2)
+        return decode_outcome(answer), int(answer["lines"])
+
     def _ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
         deadline = time.monotonic() + seconds
         unsent = memoryview(json.dumps(request).encode() + b"\n")
@@ -164,6 +210,10 @@ class SecondProcess:
                 unsent = unsent[os.write(self._out, unsent) :]
             except BrokenPipeError:
                 raise HarnessError(f"the second process has gone: {self._last_words()}") from None
+        return self._answered(seconds)
+
+    def _answered(self, seconds: float) -> dict[str, Any]:
+        deadline = time.monotonic() + seconds
         while b"\n" not in self._buffer:
             self._wait(self._in, selectors.EVENT_READ, deadline, seconds)
             chunk = os.read(self._in, 1 << 20)

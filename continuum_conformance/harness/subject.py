@@ -123,6 +123,11 @@ class Handle:
             return self._outcome_of(error)
         return self._answered(operation, value)
 
+    @property
+    def is_async(self) -> bool:
+        """Whether it is called on an event loop."""
+        return isinstance(self._runner, LoopThread)
+
     def _method(self, name: str) -> Callable[..., Any] | None:
         """The journal's method; where even looking it up raises, one that raises that."""
         try:

@@ -38,7 +38,7 @@ from continuum_conformance.model import (
 from continuum_conformance.suite.attribution import attribute
 from continuum_conformance.suite.violation import Step, Violation, forge
 
-__all__ = ["HOUR", "NOON", "SECOND_PROCESS", "WORKERS", "Lab", "RunUnderTest", "Session"]
+__all__ = ["HOUR", "NOON", "BESIDE", "SECOND_PROCESS", "WORKERS", "Lab", "RunUnderTest", "Session"]
 
 NOON = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 """When snapshots are taken, unless a test says otherwise."""
@@ -51,7 +51,10 @@ WORKERS = ("A", "B")
 
 
 SECOND_PROCESS = "P"
-"""The handle that stands for a process of its own."""
+"""The handle that stands for a process of its own, after this one has closed its handles."""
+
+BESIDE = "Z"
+"""The handle that stands for a process beside this one, on the same store (`shared`)."""
 
 
 PLAIN_ASPECTS = frozenset({Aspect.ACCEPTED, Aspect.REFUSED, Aspect.WRONG_ERROR})
@@ -110,7 +113,7 @@ class Session:
         """The worker's handle, opened at its first use, and anew after one that hung. Raises `HarnessError`.
 
         Worker ``P`` is a second process: the handles of this one are closed before it starts, and it ends
-        before one of them is used again (DUR).
+        before one of them is used again (DUR). Worker ``Z`` is one that lives beside them.
         """
         restarts = getattr(self.subject.server, "restarts", 0)
         if restarts != self.restarts:  # another session of this process has killed the server
@@ -123,6 +126,8 @@ class Session:
             if "shared" not in self.capabilities:
                 self.subject.close_shared()  # only one process at a time may use the store
             self._handles[worker] = SecondProcess(self.subject, self.process_clock)
+        if worker == BESIDE and worker not in self._handles:
+            self._handles[worker] = SecondProcess(self.subject)
         if self.single_handle and worker in WORKERS:
             worker = "A"
         found = self._handles.get(worker)

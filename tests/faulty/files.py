@@ -12,6 +12,8 @@ from pathlib import Path
 from continuum_adapters.in_memory import InMemoryJournal, Store
 from continuum_adapters.sqlite import SQLiteHarness, SQLiteJournal
 
+from continuum_conformance.contract import LeaseMismatch
+
 WRONG: dict[str, tuple[str, ...]] = {}
 RIGHT: list[str] = []
 
@@ -228,3 +230,61 @@ class ReadsTheClockFirstHarness(SQLiteHarness):
 
 
 WRONG[f"{__name__}:ReadsTheClockFirstHarness"] = ("LEA-9",)
+
+
+# -- processes --
+
+
+class OnlyAThreadLock(SQLiteJournal):
+    """Reads, decides and writes under a lock of this process, without a transaction."""
+
+    @contextlib.contextmanager
+    def _writing(self):
+        self._require_open()
+        with self._writers.lock:
+            connection = self._begin("SELECT 1")
+            try:
+                yield connection
+            finally:
+                connection.close()
+
+
+class RemembersTheFence(SQLiteJournal):
+    """Keeps in memory, for all handles of this process, under which token a run is held."""
+
+    known: dict = {}
+
+    def acquire(self, instance, run_id, owner, ttl):
+        lease = super().acquire(instance, run_id, owner, ttl)
+        self.known[instance.name, run_id] = lease.token
+        return lease
+
+    def release(self, instance, lease):
+        super().release(instance, lease)
+        self.known.pop((instance.name, lease.run_id), None)
+
+    def append(self, instance, run_id, event, lease_token):
+        if lease_token is not None and self.known.get((instance.name, run_id)) == lease_token:
+            with contextlib.suppress(LeaseMismatch):
+                return super().append(instance, run_id, event, lease_token)
+            return super().append(instance, run_id, event, self._present(instance, run_id))
+        return super().append(instance, run_id, event, lease_token)
+
+    def _present(self, instance, run_id):
+        with self._reading() as connection:
+            return connection.exec_driver_sql(
+                "SELECT token FROM continuum_runs WHERE instance = ? AND run_id = ?", (instance.name, run_id)
+            ).scalar()
+
+
+def _register_sqlite(cls, *clauses):
+    def open(self):
+        return cls(Path(self.directory) / "journal.sqlite3")
+
+    name = f"{cls.__name__}Harness"
+    globals()[name] = type(name, (SQLiteHarness,), {"open": open, "__module__": __name__})
+    WRONG[f"{__name__}:{name}"] = clauses
+
+
+_register_sqlite(OnlyAThreadLock, "FEN-5", "CON-1")
+_register_sqlite(RemembersTheFence, "FEN-6", "FEN-5")

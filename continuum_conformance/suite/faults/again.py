@@ -8,6 +8,7 @@ from typing import Any
 
 from continuum_conformance.suite.faults.ending import run_cancelled, run_interrupted
 from continuum_conformance.suite.faults.running import Fault, cutting, run_cut, run_death
+from continuum_conformance.suite.faults.zombies import run_stopped_again
 from continuum_conformance.suite.lab import Session
 from continuum_conformance.suite.script import call_text, outcome_text
 from continuum_conformance.suite.testing import PROFILES, SuiteTest, registered, run_test
@@ -42,6 +43,8 @@ def strike_again(session: Session, data: Mapping[str, Any]) -> Violation | None:
             raise ValueError(f"this version of the kit has no test {data['test']!r}")
         found = run_test(test, session, PROFILES["standard"], 0).violation
         return of_test(found, test) if found is not None else None
+    if data.get("fault") == "stopped":
+        return run_stopped_again(session, data)
     fault = Fault.from_data(data)
     if fault.when in ("line", "change"):
         return run_death(session, fault)[0]

@@ -111,8 +111,6 @@ def leases_and_tokens_outlive_their_client(lab: Lab) -> None:
 
 def _embedded(session: Session) -> str:
     """Why an adapter's process cannot be killed between two lines of its code."""
-    if session.subject.is_async:
-        return "only operations of the sync form can be killed between two lines"
     if "postgres" not in session.subject.needs and "crash_safe" not in session.capabilities:
         return "a killed client takes an embedded store with it, and `crash_safe` is not declared"
     return ""

@@ -1,0 +1,226 @@
+"""Zombies: a worker in a process of its own, stopped (SIGSTOP) within an operation while another one takes over.
+
+In one process the races of the suite go further. What shows only here is what processes do not share: a lock of a
+thread, a cache, a counter in memory.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from continuum_conformance.history import History, judge
+from continuum_conformance.model import Kind, Outcome
+from continuum_conformance.suite.faults.running import spread
+from continuum_conformance.suite.lab import BESIDE, Lab, Session
+from continuum_conformance.suite.races.levels import own_files
+from continuum_conformance.suite.races.running import Arranged, Recording, clauses_of, probe
+from continuum_conformance.suite.races.scenarios import SITUATIONS, Act, Scenario
+from continuum_conformance.suite.script import call_text, outcome_text
+from continuum_conformance.suite.testing import Profile, Search, checks
+from continuum_conformance.suite.violation import Step, Violation
+
+__all__ = ["run_stopped", "run_stopped_again"]
+
+ZOMBIE, OTHER = BESIDE, "A"
+
+LEAST, MOST, TIMES = 0.03, 0.3, 6
+"""After so many times as long as they took when nobody was stopped, others are taken to wait for the one that is:
+at least and at most so many seconds."""
+
+LINES = {"quick": 3, "standard": 10, "thorough": 10_000}
+"""Before how many of an operation's lines it is stopped, at most."""
+
+GET = (Act("get_run"), Act("load"))
+
+
+def _scenario(situation: str, zombie: Act, *others: Act, clauses: tuple[str, ...] = ()) -> Scenario:
+    name = f"a stopped {zombie}, and {', '.join(map(str, others[:1]))} meanwhile, {situation}"
+    return Scenario(name, SITUATIONS[situation], {ZOMBIE: (zombie,), OTHER: (*others, *GET)}, clauses)
+
+
+FENCED = ("append", "complete", "fail", "suspend", "load_with_snapshot")
+
+
+def zombie_scenarios(capabilities: frozenset[str]) -> Iterator[Scenario]:
+    """The pairs in which what one process does shuts out, or numbers, what another one has begun."""
+    if "leases" in capabilities:
+        takeover = (Act("acquire"), Act("append", "own"))
+        for op in (*FENCED, "renew", "release"):
+            yield _scenario("expired", Act(op, "current"), *takeover)
+        yield _scenario("expired", Act("acquire"), *takeover)
+        yield _scenario("unleased", Act("append", "none"), *takeover)
+        yield _scenario("unleased", Act("acquire"), Act("acquire"))
+        yield _scenario("leased", Act("append", "current"), Act("release", "current"))
+        yield _scenario("leased", Act("append", "current"), Act("complete", "current"))
+    yield _scenario("absent", Act("start_run"), Act("start_run"))
+    yield _scenario("unleased", Act("append", "none"), Act("append", "none"))
+    yield _scenario("unleased", Act("append_seq", "none"), Act("append_seq", "none"))
+    yield _scenario("unleased", Act("append", "none"), Act("complete", "none"))
+    yield _scenario("unleased", Act("complete", "none"), Act("fail", "none"))
+    if "snapshots" in capabilities:
+        yield _scenario("unleased", Act("take_snapshot"), Act("take_other_snapshot"))
+
+
+def run_stopped(
+    session: Session, scenario: Scenario, line: int, patience: float = MOST
+) -> tuple[Violation | None, int, float]:
+    """Stop an operation of another process once, and let others act meanwhile.
+
+    Args:
+        session: the adapter.
+        scenario: its operation, and what happens meanwhile.
+        line: before which line of the adapter's code it is stopped; 0 for nowhere.
+        patience: seconds after which it goes on, whether or not the others have come back.
+
+    Returns:
+        What is wrong; where it was not stopped, how many lines the operation had; and how long the others took.
+    """
+    lab = Lab(session, (), f"zombie: {scenario.name}")
+    arranged = Arranged(lab, scenario)
+    before, arranging = lab.world, len(lab.steps)
+    recording = Recording()
+    handle, process = session.handle(OTHER), session.handle(ZOMBIE)
+    files = own_files(handle.journal, session.subject.harness)
+    operation = arranged.operation(scenario.workers[ZOMBIE][0], ZOMBIE, None)
+    if operation is None:
+        raise LookupError(f"{scenario.name} cannot be made")
+    lines, stopped, seconds = 0, False, 0.0
+
+    def others() -> None:
+        nonlocal seconds
+        began = time.perf_counter()
+        program = arranged.program(OTHER, scenario.workers[OTHER])
+        for asked in program:
+            program.outcome = recording.carry_out(asked, handle.call)
+        seconds = time.perf_counter() - began
+
+    def zombie() -> Outcome:
+        nonlocal lines, stopped
+        stopped = process.stop_in(operation, files, line)
+        acting = threading.Thread(target=others, name="meanwhile", daemon=True)
+        acting.start()
+        acting.join(patience)
+        outcome, lines = process.resume()
+        acting.join()
+        return outcome
+
+    recording.carry_out(operation, lambda _: zombie())
+    probe(lab, arranged, recording)
+    # Who waits for a stopped process longer than it can may give up.
+    entries = [
+        e
+        for e in recording.entries
+        if not (e.outcome.error == "JournalUnavailable" and not e.outcome.unknown)
+    ]
+    verdict = judge(History.of(entries), session.specification, before)
+    if not verdict.failed:
+        return None, 0 if stopped else lines, seconds
+    headline = verdict.explanation.headline if verdict.explanation is not None else verdict.text
+    told = [
+        f"starting from the situation '{scenario.situation.name}'; worker {ZOMBIE} is a process of its own,",
+        f"stopped (SIGSTOP) before line {line} of what the adapter runs for its operation, and continued:",
+        "",
+    ]
+    for entry in sorted(entries, key=lambda e: e.invoked):
+        step = Step(entry.operation, entry.outcome)
+        mark = "   <- stopped within, while what overlaps it happened" if entry.worker == ZOMBIE else ""
+        told.append(
+            f"  {entry.worker}  {call_text(step, lab.salt)} -> {outcome_text(entry.outcome, lab.salt)}{mark}"
+        )
+    told += ["", *verdict.text.replace(f"-{lab.salt}", "").splitlines()]
+    steps = tuple(lab.steps[:arranging]) + tuple(Step(e.operation, e.outcome) for e in entries)
+    raw = next((e.outcome.detail for e in entries if e.outcome.kind in (Kind.RAW, Kind.HANG)), "")
+    found = Violation(
+        clauses_of(scenario),
+        f"{scenario.name}: {headline}",
+        steps,
+        detail=raw,
+        salt=lab.salt,
+        test=lab.test,
+        story="\n".join(told) + "\n",
+        race={**scenario.as_data(), "fault": "stopped", "number": line},
+    )
+    return replace(found, hang=any(e.outcome.kind is Kind.HANG for e in entries)), 0, seconds
+
+
+def run_stopped_again(session: Session, data: Mapping[str, Any]) -> Violation | None:
+    """What a replay file has, once more."""
+    return run_stopped(session, Scenario.from_data(data), int(data["number"]))[0]
+
+
+@checks("FEN-5", "CON-1", "CON-2", "CON-3", "FEN-6", program=True, needs="shared")
+def a_process_that_was_stopped_does_no_harm(
+    session: Session, profile: Profile, seed: int, search: Search
+) -> None:
+    """A process is stopped before lines of an operation, others go on, and then it continues."""
+    del seed
+    for scenario in zombie_scenarios(session.capabilities):
+        found, lines, seconds = run_stopped(session, scenario, 0)
+        patience = min(MOST, max(LEAST, TIMES * seconds))
+        for line in spread(lines, LINES[profile.name]) if lines else ():
+            if found is None:
+                search.result.examples += 1
+                session.statistics["processes stopped within an operation"] += 1
+                found, _, _ = run_stopped(session, scenario, line, patience)
+        if found is not None:
+            search.result.violation = found
+            return
+
+
+@checks("FEN-6", "APP-10", "LEA-4", needs="shared leases", whole=True)
+def a_process_that_lost_its_lease_is_fenced_out(lab: Lab) -> None:
+    """What one process has learned of a run does not outlive another one's takeover (worker Z is a process)."""
+    run = lab.started(events=1)
+    run.load(on=ZOMBIE)
+    run.acquire("zoe", 0, on=ZOMBIE)
+    old = run.lease
+    run.append(token=old.token, on=ZOMBIE)
+    run.acquire("alice")
+    run.append(token=run.token)
+    run.append({"type": "late"}, old.token, on=ZOMBIE)
+    run.load_with_snapshot(old.token, on=ZOMBIE)
+    run.suspend(old.token, on=ZOMBIE)
+    run.renew(old, on=ZOMBIE)
+    run.release(old, on=ZOMBIE)
+    run.acquire("zoe", on=ZOMBIE)
+    run.complete({"late": True}, old.token, on=ZOMBIE)
+    lab.look(run.key, on=ZOMBIE)
+    run.release()
+    run.append(token=None, on=ZOMBIE)
+    run.acquire("zoe", 0, on=ZOMBIE)
+    run.append(token=run.token)
+    run.renew(on=ZOMBIE)
+    run.acquire("alice")
+    run.complete({"by": "alice"}, run.token)
+    run.append(token=old.token, on=ZOMBIE)
+    run.fail({"late": True}, old.token, on=ZOMBIE)
+    lab.look(run.key, on=ZOMBIE)
+    run.look()
+
+
+@checks("APP-10", "LOD-4", needs="shared", whole=True)
+def a_process_sees_what_another_one_did(lab: Lab) -> None:
+    """Two processes take turns on one run (worker Z is a process)."""
+    run, other = lab.run(), lab.run()
+    lab.look(run.key, on=ZOMBIE)
+    run.start()
+    run.start(on=ZOMBIE)
+    for turn in range(4):
+        run.append({"type": "step", "turn": turn}, None, on=(ZOMBIE, "A")[turn % 2])
+        lab.look(run.key, on=("A", ZOMBIE)[turn % 2])
+    other.start(on=ZOMBIE)
+    other.append(on="A")
+    run.suspend(on=ZOMBIE)
+    if "snapshots" in lab.capabilities:
+        run.snapshot(1, {0: "zero", 1: "one"}, on=ZOMBIE)
+        run.load_with_snapshot()
+        run.snapshot(3, {3: "three"})
+    lab.look(run.key, on=ZOMBIE)
+    run.complete({"by": "A"})
+    run.append(on=ZOMBIE)
+    lab.look_everywhere()
+    lab.look(run.key, on=ZOMBIE)
