@@ -17,7 +17,21 @@ from continuum_conformance.suite.stores import Stores
 from continuum_conformance.suite.testing import PROFILES
 from tests.faulty import files, postgres, tasks
 
-CHAPTERS = ("ATM-1", "ATM-3s", "ATM-4", "ATM-5", "ATM-5s", "LEA-5", "LEA-9", "CLK-1", "DUR-1", "DUR-2", "DUR-3", "DUR-4", "DUR-5")
+CHAPTERS = (
+    "ATM-1",
+    "ATM-3s",
+    "ATM-4",
+    "ATM-5",
+    "ATM-5s",
+    "LEA-5",
+    "LEA-9",
+    "CLK-1",
+    "DUR-1",
+    "DUR-2",
+    "DUR-3",
+    "DUR-4",
+    "DUR-5",
+)
 
 
 def _checked(target, clauses, *, first):

@@ -55,7 +55,7 @@ async def cancelled_at(made: Coroutine[Any, Any, T], number: int) -> Cancelling:
                 value = yield waited_for
                 send = made.send
             except BaseException as error:  # noqa: BLE001 - it is thrown into the coroutine, whose answer counts
-                send, value = made.throw, error  # type: ignore[assignment]
+                send, value = made.throw, error
 
     async def outer() -> T:
         return await counted()

@@ -45,7 +45,9 @@ def _open(recipe: dict[str, Any]) -> Handle:
 def _watch_connects() -> list[Any]:
     """A list that gets the address of whatever this process connects to through Python."""
     seen: list[Any] = []
-    sys.addaudithook(lambda event, arguments: seen.append(arguments[1]) if event == "socket.connect" else None)
+    sys.addaudithook(
+        lambda event, arguments: seen.append(arguments[1]) if event == "socket.connect" else None
+    )
     return seen
 
 
@@ -53,9 +55,9 @@ def _peers() -> list[Any]:
     """What the sockets of this process are connected to, through whatever library. Unnamed pairs are nobody's."""
     found = []
     for entry in Path("/proc/self/fd").glob("*"):
-        with suppress(OSError):  # no socket, not connected, or closed meanwhile
-            with socket.socket(fileno=os.dup(int(entry.name))) as copy:
-                found.append(copy.getpeername())
+        # Else it is no socket, not connected, or was closed meanwhile.
+        with suppress(OSError), socket.socket(fileno=os.dup(int(entry.name))) as copy:
+            found.append(copy.getpeername())
     return [peer for peer in found if peer]
 
 

@@ -22,8 +22,8 @@ from continuum_conformance.contract.errors import NotDurable
 from continuum_conformance.contract.journal import OPERATIONS
 from continuum_conformance.contract.records import Instance, Lease, RunState, Snapshot
 from continuum_conformance.contract.terms import check_durable, copy_term, difference
-from continuum_conformance.harness.clocks import RIGHT
 from continuum_conformance.harness import HarnessError, SecondProcess, Subject
+from continuum_conformance.harness.clocks import RIGHT
 from continuum_conformance.model import (
     EMPTY,
     Aspect,
@@ -38,7 +38,7 @@ from continuum_conformance.model import (
 from continuum_conformance.suite.attribution import attribute
 from continuum_conformance.suite.violation import Step, Violation, forge
 
-__all__ = ["HOUR", "NOON", "BESIDE", "SECOND_PROCESS", "WORKERS", "Lab", "RunUnderTest", "Session"]
+__all__ = ["BESIDE", "HOUR", "NOON", "SECOND_PROCESS", "WORKERS", "Lab", "RunUnderTest", "Session"]
 
 NOON = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 """When snapshots are taken, unless a test says otherwise."""

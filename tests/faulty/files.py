@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import threading
 import time
 from pathlib import Path
 
@@ -205,33 +204,6 @@ class ExpiresAtOnceByTheClock(OnTheWall):
 WRONG[_register_clock(ExpiresAtOnceByTheClock)] = ("LEA-5",)
 
 
-class ReadsTheClockFirst(SQLiteJournal):
-    """The time is taken before SQLite's write lock is asked for, and that may take a while."""
-
-    def acquire(self, *arguments):
-        self._read.at = super()._now()
-        return super().acquire(*arguments)
-
-    def renew(self, *arguments):
-        self._read.at = super()._now()
-        return super().renew(*arguments)
-
-    def _now(self):
-        return self._read.at
-
-    @property
-    def _read(self):
-        return self.__dict__.setdefault("local", threading.local())
-
-
-class ReadsTheClockFirstHarness(SQLiteHarness):
-    def open(self):
-        return ReadsTheClockFirst(Path(self.directory) / "journal.sqlite3")
-
-
-WRONG[f"{__name__}:ReadsTheClockFirstHarness"] = ("LEA-9",)
-
-
 # -- processes --
 
 
@@ -278,11 +250,11 @@ class RemembersTheFence(SQLiteJournal):
 
 
 def _register_sqlite(cls, *clauses):
-    def open(self):
+    def opened(self):
         return cls(Path(self.directory) / "journal.sqlite3")
 
     name = f"{cls.__name__}Harness"
-    globals()[name] = type(name, (SQLiteHarness,), {"open": open, "__module__": __name__})
+    globals()[name] = type(name, (SQLiteHarness,), {"open": opened, "__module__": __name__})
     WRONG[f"{__name__}:{name}"] = clauses
 
 

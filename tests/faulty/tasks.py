@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from continuum_adapters.in_memory import InMemoryHarness, InMemoryJournal
 
@@ -121,10 +122,8 @@ class GoesOnAllTheSame(Journal):
 
     async def _call(self, act):
         answer = act()
-        try:
+        with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(0)
-        except asyncio.CancelledError:
-            pass
         return answer
 
 

@@ -247,7 +247,15 @@ class AioSqliteJournal(Async):
         async with self.connection.execute(query, arguments) as cursor:
             return await cursor.fetchone()
 
+    # What has begun is finished, whoever stops waiting for it: the connection is never left within a transaction.
+
     async def read(self, key, since):
+        return await asyncio.shield(asyncio.ensure_future(self._read(key, since)))
+
+    async def write(self, key, change):
+        return await asyncio.shield(asyncio.ensure_future(self._write(key, change)))
+
+    async def _read(self, key, since):
         async with self.lock:
             await self.connection.execute("BEGIN")
             try:
@@ -264,7 +272,7 @@ class AioSqliteJournal(Async):
             finally:
                 await self.connection.execute("COMMIT")
 
-    async def write(self, key, change):
+    async def _write(self, key, change):
         packed = codecs.pack(list(key))
         async with self.lock:
             await self.connection.execute("BEGIN IMMEDIATE")

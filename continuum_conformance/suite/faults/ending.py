@@ -64,7 +64,11 @@ def _works_on(session: Session, example: Example) -> Violation | None:
     """Whether the handle goes on working after a call on it was ended, and what the call did is whole."""
     again = example.read(WORKER)
     if again.kind is not Kind.VALUE:
-        how = f"failed with {again.error}: {again.message}" if again.kind is not Kind.HANG else "did not come back"
+        how = (
+            f"failed with {again.error}: {again.message}"
+            if again.kind is not Kind.HANG
+            else "did not come back"
+        )
         found = example.violation(f"the next call on the handle {how}", "ATM-5", "ATM-3")
         return replace(found, hang=again.kind is Kind.HANG)
     found_later = example.judged("ATM-5", "ATM-1")

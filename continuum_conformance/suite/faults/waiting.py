@@ -6,15 +6,12 @@ clock, shows a lease that was born expired. One that comes later shows nothing, 
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from continuum_conformance.contract.records import Lease
@@ -40,45 +37,32 @@ SETTLED = 8.0
 """Seconds within which a call has come back, or is seen to wait."""
 
 
-class Blocker(ABC):
-    """Somebody who holds a lock on a run, and the clock by which the store's leases expire."""
+class _Blocker(ABC):
+    """Somebody who holds a lock on a run in PostgreSQL, whose clock the store's leases expire by."""
 
     told = ""
-
-    @abstractmethod
-    def now(self) -> float:
-        """The store's time, in seconds."""
-
-    @abstractmethod
-    def blocks(self) -> bool | None:
-        """Whether anybody waits for us now; None where that cannot be known."""
-
-    @abstractmethod
-    def let_go(self) -> None:
-        """Let go of the lock, having changed nothing of the lease."""
-
-    def granted_since(self) -> bool:
-        """Whether what was granted was surely granted after the lock was let go."""
-        return True
-
-
-class _Server(Blocker):
-    """Asks PostgreSQL who waits for a session."""
 
     def __init__(self, dsn: str) -> None:
         self._connection = connect(dsn)
         self.pid: int | None = None
 
     def now(self) -> float:
+        """The server's time, in seconds."""
         row = self._connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
         return float(row[0]) if row else 0.0
 
-    def blocks(self) -> bool | None:
+    def blocks(self) -> bool:
+        """Whether anybody waits for us now."""
         query = "SELECT count(*) FROM pg_stat_activity WHERE %s::int = ANY(pg_blocking_pids(pid))"
         row = self._connection.execute(query, (self.pid,)).fetchone()
         return bool(row and row[0])
 
+    @abstractmethod
+    def let_go(self) -> None:
+        """Let go of the lock, having changed nothing of the lease."""
+
     def close(self) -> None:
+        """Close what was opened."""
         self._connection.close()
 
 
@@ -88,7 +72,7 @@ WHERE c.relkind IN ('r', 'p') AND n.nspname <> 'information_schema' AND n.nspnam
 """
 
 
-class _Rows(_Server):
+class _Rows(_Blocker):
     """A foreign session that has locked every row which names the run, and rolls back."""
 
     told = "another session of the database has locked the run's rows, and rolls back"
@@ -102,7 +86,7 @@ class _Rows(_Server):
         for (table,) in self._locker.execute(TABLES).fetchall():
             # The name comes quoted from the catalogue.
             query = f"SELECT 1 FROM {table} AS t WHERE position(%s in t::text) > 0 FOR UPDATE OF t"
-            self.locked += len(self._locker.execute(query, (run.run_id,)).fetchall())  # type: ignore[arg-type]
+            self.locked += len(self._locker.execute(query, (run.run_id,)).fetchall())
 
     def let_go(self) -> None:
         self._locker.execute("ROLLBACK")
@@ -112,7 +96,7 @@ class _Rows(_Server):
         super().close()
 
 
-class _Held(_Server):
+class _Held(_Blocker):
     """An append of the adapter's own, held at the gate before its COMMIT."""
 
     told = "an append through another handle has locked the run, and commits"
@@ -125,64 +109,22 @@ class _Held(_Server):
         before = gate.groups(CUT, every=True)
         with lab.arranging():
             run.append(token=run.token, on=CUT)
-        self.groups = gate.groups(CUT, every=True) - before
-        if self.groups < 2:
-            return
-        self._hold = gate.hold(CUT, self.groups, every=True)
-        self._append = _Call(lambda: run.append(token=run.token, on=CUT))
-        while not self._hold.fired.wait(0.01) and not self._append.ended:
-            pass
-        if self._append.ended:
-            return
-        session = next((s for s in gate.sessions() if s.worker == CUT and s.status == "T"), None)
-        self.pid = session.pid if session is not None else None
+        # From the end, because at the last message within the transaction it has all of its locks.
+        for number in range(gate.groups(CUT, every=True) - before, 1, -1):
+            self._hold = gate.hold(CUT, number, every=True)
+            self._append = _Call(lambda: run.append(token=run.token, on=CUT))
+            while not self._hold.fired.wait(0.01) and not self._append.ended:
+                pass
+            session = next((s for s in gate.sessions() if s.worker == CUT and s.status == "T"), None)
+            if session is not None and self._hold.fired.is_set():
+                self.pid = session.pid
+                return
+            self.let_go()
 
     def let_go(self) -> None:
         self._gate.no_cuts()
         self._gate.resume(self._hold)
         self._append.result()
-
-
-class _Files(Blocker):
-    """A foreign process that has locked the store's files."""
-
-    told = "another process has locked the store's files, and changes nothing"
-
-    def __init__(self, directory: str) -> None:
-        command = [sys.executable, "-m", "continuum_conformance.suite.faults.blocker", directory]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        held, bases, files = (self._answer() or "none 0 0").split()
-        self._bases = int(bases)
-        self.locked = self._bases + int(files)
-
-    def _answer(self) -> str:
-        return self._process.stdout.readline() if self._process.stdout else ""
-
-    def _tell(self) -> str:
-        if self._process.stdin:
-            self._process.stdin.write("\n")
-            self._process.stdin.flush()
-        return self._answer()
-
-    def now(self) -> float:
-        return time.time()
-
-    def blocks(self) -> bool | None:
-        if self._bases:
-            return None  # whoever waits for SQLite, sleeps and looks again
-        with suppress(OSError):
-            return "-> FLOCK" in Path("/proc/locks").read_text()
-        return False
-
-    def let_go(self) -> None:
-        self._tell()
-
-    def granted_since(self) -> bool:
-        # While we had its lock nobody wrote a database, so that it was written shows that it was then.
-        return not self._bases or self._tell().strip() == "1"
-
-    def close(self) -> None:
-        self._process.communicate()
 
 
 class _Call:
@@ -206,19 +148,18 @@ class _Call:
         return self._future.result()
 
 
-def _waits(blocker: Blocker, call: _Call, ttl: float) -> bool:
+def _waits(blocker: _Blocker, call: _Call, ttl: float) -> bool:
     """Let a call wait for as long as its ttl; whether it did wait."""
     give_up = time.monotonic() + SETTLED
     since: float | None = None
     while not call.ended:
-        waits = blocker.blocks()
-        now = blocker.now()
-        if waits is not False and since is None:
+        waits, now = blocker.blocks(), blocker.now()
+        if waits and since is None:
             since = now
         if since is None and time.monotonic() > give_up:
             return False
         if since is not None and now - since > ttl:
-            return waits is not False
+            return waits
         time.sleep(0.01)  # between two questions
     return False
 
@@ -240,7 +181,7 @@ def _try(lab: Lab, operation: str, blocked: Callable[[RunUnderTest], Any]) -> No
             let_go = blocker.now()
             blocker.let_go()
             outcome = call.result()
-            if outcome.kind is not Kind.VALUE or not waited or not blocker.granted_since():
+            if outcome.kind is not Kind.VALUE or not waited:
                 return  # it gave up, which the kit's lock is to blame for; or it did not wait at all
             lab.count("grants behind a lock")
             lab.note(f"it has waited for {ttl:g} s: {blocker.told}")
@@ -256,29 +197,20 @@ def _try(lab: Lab, operation: str, blocked: Callable[[RunUnderTest], Any]) -> No
     lab.advice["LEA-9"] = "this machine is too slow to tell"
 
 
-def _no_lock(session: Session) -> str:
-    """Why nothing of the store can be locked from outside."""
-    if "postgres" in session.subject.needs or "directory" in session.subject.needs:
-        return ""
-    return "the kit knows no lock that an operation of this store waits for"
-
-
 def _no_gate(session: Session) -> str:
-    return "" if "postgres" in session.subject.needs else "its operations cannot be held at a gate"
+    """Why nobody can be made to wait while the kit looks on."""
+    if "postgres" in session.subject.needs and session.subject.dsn is not None:
+        return ""
+    return "the kit can tell who waits behind a lock, and by which clock leases expire, only in PostgreSQL"
 
 
-@checks("LEA-9", cases=each(operation=("acquire", "renew")), when=_no_lock, whole=True)
+@checks("LEA-9", cases=each(operation=("acquire", "renew")), when=_no_gate, whole=True)
 def a_lease_that_waited_for_a_foreign_lock_gets_its_whole_ttl(lab: Lab, operation: str) -> None:
-    """The run's rows (or the store's files) are locked by somebody else while a lease is asked for."""
-    subject = lab.session.subject
+    """The run's rows are locked by somebody else while a lease is asked for."""
 
     @contextmanager
-    def blocked(run: RunUnderTest) -> Iterator[Blocker | None]:
-        blocker: _Rows | _Files
-        if subject.dsn is not None and "postgres" in subject.needs:
-            blocker = _Rows(subject.dsn, run)
-        else:
-            blocker = _Files(str(subject.directory))
+    def blocked(run: RunUnderTest) -> Iterator[_Blocker | None]:
+        blocker = _Rows(str(lab.session.subject.dsn), run)
         try:
             yield blocker if blocker.locked else None
         finally:
@@ -293,7 +225,7 @@ def a_lease_that_waited_for_an_append_gets_its_whole_ttl(lab: Lab, operation: st
     with cutting(lab.session) as gate:
 
         @contextmanager
-        def blocked(run: RunUnderTest) -> Iterator[Blocker | None]:
+        def blocked(run: RunUnderTest) -> Iterator[_Blocker | None]:
             blocker = _Held(lab, gate, run)
             try:
                 yield blocker if blocker.pid is not None else None

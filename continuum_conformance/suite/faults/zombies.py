@@ -104,6 +104,7 @@ def run_stopped(
         acting = threading.Thread(target=others, name="meanwhile", daemon=True)
         acting.start()
         acting.join(patience)
+        outcome: Outcome
         outcome, lines = process.resume()
         acting.join()
         return outcome
