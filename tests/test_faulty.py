@@ -85,7 +85,7 @@ def test_a_right_one_is_not_accused(target):
     }
     assert wrong == {}
     if "durable" in session.capabilities:
-        assert session.statistics["clients killed within an operation"] >= 10
-        assert session.statistics["clients killed"] >= 5
+        assert session.faults["clients killed within an operation"] >= 10
+        assert session.faults["clients killed"] >= 5
     else:
-        assert session.statistics["calls cancelled"] >= 10
+        assert session.faults["calls cancelled"] >= 10

@@ -262,6 +262,8 @@ def _coverage(session: Session) -> dict[str, Any]:
     plain: dict[str, Any] = {name: counts.pop(name, 0) for name in ("examples", "operations")}
     if session.races:
         plain["races"] = {"level": " then ".join(session.race_levels), **session.races}
+    if session.faults:
+        plain["faults"] = dict(session.faults)
     return {**plain, "situations": dict(sorted(counts.items()))} if counts else plain
 
 

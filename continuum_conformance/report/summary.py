@@ -167,6 +167,20 @@ def raced(report: Report) -> str:
     return ", ".join(parts) + (f"; {', '.join(rest)}" if rest else "")
 
 
+LOST = ("ATM", "DUR", "CLK")
+"""The chapters whose clauses a fault breaks."""
+
+
+def struck(report: Report) -> str:
+    """What was cut, killed and stopped: ``141 connections cut, 8 servers killed; nothing was lost``."""
+    faults = report.coverage.get("faults")
+    if not isinstance(faults, Mapping) or not faults:
+        return ""
+    counts = ", ".join(f"{value:,} {name}" for name, value in faults.items())
+    broken = any(one.verdict == "failed" and one.id.split("-")[0] in LOST for one in report.clauses)
+    return counts if broken else f"{counts}; nothing was lost"
+
+
 def never(report: Report) -> str:
     """What the run should have met at times and never did: a pass that rests on it would be vacuous."""
     groups = [group for group in report.coverage.values() if isinstance(group, Mapping)]

@@ -21,6 +21,7 @@ from continuum_conformance.report.summary import (
     raced,
     replay_command,
     short_ids,
+    struck,
     tried,
     unjudged,
     verdict_line,
@@ -229,7 +230,12 @@ class Terminal:
             self._screen.prose(_prose(note), label="-", indent=2, gutter=2)
 
     def _coverage(self, report: Report) -> None:
-        figures = {"tried:": tried(report), "races:": raced(report), "never:": never(report)}
+        figures = {
+            "tried:": tried(report),
+            "races:": raced(report),
+            "faults:": struck(report),
+            "never:": never(report),
+        }
         if any(figures.values()):
             self._screen.line()
         for label, text in figures.items():

@@ -101,6 +101,8 @@ class Session:
         """How often the server had been restarted when the handles were opened."""
         self.races: Counter[str] = Counter()
         """How much was explored."""
+        self.faults: Counter[str] = Counter()
+        """What was cut, killed, stopped and ended."""
         self.process_clock = RIGHT
         """What the wall clock of the second process tells, when it is started anew."""
         self._server: bool | None = None
@@ -399,7 +401,7 @@ class Lab:
 
     def struck(self, what: str, how: str) -> None:
         """Note that a client or a server was killed."""
-        self.count(what)
+        self.session.faults[what] += 1
         self.note(how)
 
     def note(self, what: str) -> None:

@@ -38,7 +38,7 @@ def an_operation_whose_connection_dies_is_whole_or_not_at_all(
                 for when in ("before", "after", "mid-reply"):
                     if found is None:
                         search.result.examples += 1
-                        session.statistics["connections cut"] += 1
+                        session.faults["connections cut"] += 1
                         found, _ = run_cut(session, gate, Fault(scenario, when, number))
             if found is not None:
                 search.result.violation = found
@@ -141,7 +141,7 @@ def an_operation_whose_process_dies_is_whole_or_not_at_all(
         for when, number in [*points, *(("line", number) for number in spread(lines, most_lines))]:
             if found is None:
                 search.result.examples += 1
-                session.statistics["clients killed within an operation"] += 1
+                session.faults["clients killed within an operation"] += 1
                 found, _, _ = run_death(session, Fault(scenario, when, number))
         if found is not None:
             search.result.violation = found

@@ -31,7 +31,7 @@ def _no_process(session: Session) -> str:
 @contextmanager
 def _off(lab: Lab, clock: ClientClock) -> Iterator[None]:
     with wrong_clock(clock):
-        lab.note(f"the client's clock is now {clock}")
+        lab.struck("clocks set wrong", f"the client's clock is now {clock}")
         yield
     lab.note("the client's clock is right again")
 
@@ -109,7 +109,7 @@ def a_process_whose_clock_is_off_changes_nothing(lab: Lab, clock: ClientClock) -
     try:
         session.close(SECOND_PROCESS)
         session.process_clock = clock
-        lab.note(f"worker P is a process whose clock is {clock}")
+        lab.struck("clocks set wrong", f"worker P is a process whose clock is {clock}")
         leases.use(SECOND_PROCESS)
     finally:
         session.close(SECOND_PROCESS)
@@ -124,7 +124,7 @@ def no_token_is_given_twice_when_the_clock_jumps(lab: Lab, how: str) -> None:
     for turn in range(6):
         hours = {"backwards": -turn, "forwards": turn, "still": 0, "back and forth": turn % 2}[how]
         with wrong_clock(ClientClock(hours * 3 * HOUR), tick=how != "still"):
-            lab.note(f"the clock is now {ClientClock(hours * 3 * HOUR)}")
+            lab.struck("clocks set wrong", f"the clock is now {ClientClock(hours * 3 * HOUR)}")
             for _ in range(2):
                 run.acquire("alice", on="AB"[turn % 2])
                 run.append(token=run.token)

@@ -92,7 +92,7 @@ def a_cancelled_call_is_whole_or_not_at_all(
             if found is None:
                 tried += 1
                 search.result.examples += 1
-                session.statistics["calls cancelled"] += 1
+                session.faults["calls cancelled"] += 1
                 found, _ = run_cancelled(session, Fault(scenario, "cancelled", number))
         if found is not None:
             search.result.violation = found
@@ -161,7 +161,7 @@ def an_interrupted_call_is_whole_or_not_at_all(
         for number in spread(entries, ENTRIES[profile.name]) if entries else ():
             if found is None:
                 search.result.examples += 1
-                session.statistics["calls interrupted"] += 1
+                session.faults["calls interrupted"] += 1
                 found, _ = run_interrupted(session, Fault(scenario, "interrupted", number))
         if found is not None:
             search.result.violation = found

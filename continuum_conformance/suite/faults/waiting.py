@@ -183,7 +183,7 @@ def _try(lab: Lab, operation: str, blocked: Callable[[RunUnderTest], Any]) -> No
             outcome = call.result()
             if outcome.kind is not Kind.VALUE or not waited:
                 return  # it gave up, which the kit's lock is to blame for; or it did not wait at all
-            lab.count("grants behind a lock")
+            lab.session.faults["leases granted behind a lock"] += 1
             lab.note(f"it has waited for {ttl:g} s: {blocker.told}")
             taken = lab.ask("acquire", on="A", run_id=run.run_id, owner="carol", ttl=HOUR)
             after = blocker.now() - let_go

@@ -165,7 +165,7 @@ def a_process_that_was_stopped_does_no_harm(
         for line in spread(lines, LINES[profile.name]) if lines else ():
             if found is None:
                 search.result.examples += 1
-                session.statistics["processes stopped within an operation"] += 1
+                session.faults["processes stopped within an operation"] += 1
                 found, _, _ = run_stopped(session, scenario, line, patience)
         if found is not None:
             search.result.violation = found
