@@ -239,7 +239,7 @@ class Terminal:
         if any(figures.values()):
             self._screen.line()
         for label, text in figures.items():
-            self._screen.prose(one_line(text), label=label, gutter=7)
+            self._screen.prose(one_line(text), label=label, gutter=8)
 
     def _verdict(self, report: Report) -> None:
         screen = self._screen

@@ -16,7 +16,7 @@ from continuum_conformance.suite.situations import each
 from continuum_conformance.suite.testing import Profile, Search, checks
 from continuum_conformance.suite.violation import Violation
 
-__all__ = ["conflicting"]
+__all__ = ["conflicting", "test_name"]
 
 
 def _explore_into(
@@ -46,6 +46,11 @@ def _explore_into(
     return explored.violation
 
 
+def test_name(scenario: Scenario) -> str:
+    """The name of the test of a known scenario."""
+    return "race_" + scenario.name.replace(",", "").replace(" ", "_")
+
+
 def _classic(scenario: Scenario) -> None:
     ops = {act.op for acts in scenario.workers.values() for act in acts}
     leases = "leases " if scenario.situation.lease or ops & {"acquire", "renew", "release"} else ""
@@ -56,7 +61,7 @@ def _classic(scenario: Scenario) -> None:
     def body(session: Session, profile: Profile, seed: int, search: Search) -> None:
         _explore_into(session, profile, seed, search, scenario, level_of(session))
 
-    body.__name__ = "race_" + scenario.name.replace(",", "").replace(" ", "_")
+    body.__name__ = test_name(scenario)
     checks(*scenario.clauses, program=True, needs=leases + snapshots)(body)
 
 
