@@ -35,7 +35,7 @@ Worker = Callable[[Node], Any]
 TIMEOUT = 5_000
 """Milliseconds that a sender waits for an answer."""
 
-REDELIVERY = 45_000
+REDELIVERY = 40_000
 """Milliseconds after which a run that was offered is offered again, unless the queue was told something else."""
 
 SLOWER = 5
@@ -89,6 +89,7 @@ class Cluster:
         until: when faults stop, in milliseconds.
         calm: messages take always the same time, and the first idle worker is offered a run.
         workflows: handed to the workers.
+        run_ids: the runs by their numbers, by which faults name them.
     """
 
     def __init__(
@@ -105,9 +106,11 @@ class Cluster:
         until: int = 0,
         calm: bool = False,
         workflows: Mapping[str, Any] | None = None,
+        run_ids: Mapping[int, str] | None = None,
     ) -> None:
         self.scheduler, self.store, self.judge = scheduler, store, judge
         self.workflows: Mapping[str, Any] = workflows if workflows is not None else {}
+        self._run_ids: Mapping[int, str] = run_ids if run_ids is not None else {}
         self.seed, self.calm, self.until = seed, calm, until
         self.trace = Trace()
         self.finding: Finding | None = None
@@ -132,7 +135,7 @@ class Cluster:
         self._waiting: list[tuple[Machine, Any]] = []
         self._queue = Dice(seed, "queue")
         for fault in faults:
-            if not fault.of_message:
+            if not fault.of_message and (fault.worker == CLIENT or fault.worker in self._machines):
                 scheduler.at(fault.at, self._strike, fault)
         for machine in self._machines.values():
             scheduler.at(0, self._boot, machine, 0)
@@ -274,15 +277,20 @@ class Cluster:
             self.trace.fault(now, "store", fault)
             return
         if fault.kind == "herd":
-            self._stampede(f"r{fault.run}")
+            self._stampede(self._run_ids.get(fault.run, ""))
             self.trace.fault(now, "queue", fault)
             return
         machine = self._machines.get(fault.worker)
-        if machine is None or not machine.up:
+        if machine is not None:
+            self._strike_machine(machine, fault)
+
+    def _strike_machine(self, machine: Machine, fault: Fault) -> None:
+        if not machine.up:
             return
+        now, until = self.scheduler.now, self.scheduler.now + fault.lasts
         self.trace.fault(now, machine.name, fault)
         held = self.judge.holdings(machine.caller)
-        if fault.kind == "crash":
+        if fault.kind in ("crash", "die"):
             self.judge.sometimes["crash under a lease"] += bool(held)
             self._end_tasks(machine)
             self.store.forget(machine.name)
@@ -291,7 +299,7 @@ class Cluster:
             machine.release_asked, machine.inbox = False, []
             self._waiting = [(who, task) for who, task in self._waiting if who is not machine]
             self.scheduler.at(until, self._boot, machine, machine.life)
-        elif fault.kind == "pause":
+        elif fault.kind in ("pause", "freeze"):
             expires = [book.expires for book in held if book.expires >= now]
             self.judge.sometimes["pause beyond the lease"] += any(when < until for when in expires)
             machine.paused_until = max(machine.paused_until, until)
@@ -309,13 +317,13 @@ class Cluster:
         elif fault.kind == "release":
             machine.release_asked = True
 
-    def _message_fault(self, machine: Machine) -> Fault | None:
+    def _message_fault(self, machine: Machine, operation: str) -> Fault | None:
         number = machine.calls
         machine.calls += 1
         if self._rates is None:
             fault = self._messages.get((machine.number, number))
         elif self.scheduler.now < self.until:
-            fault = self._rates.drawn(self._luck[machine.number], machine.number, number)
+            fault = self._rates.drawn(self._luck[machine.number], machine.number, number, operation)
         else:
             fault = None
         if fault is not None:
@@ -329,7 +337,7 @@ class Cluster:
 
         def arrange(task: Any) -> None:
             now = self.scheduler.now
-            fault = self._message_fault(machine)
+            fault = self._message_fault(machine, operation.name)
             call = _Call(task, machine, operation, now, fault)
             self.judge.sent(operation, now)
             self.scheduler.after(TIMEOUT, self._give_up, call)
@@ -338,8 +346,10 @@ class Cluster:
                 self.trace.lost(now, machine.name, operation)
                 return
             hop = self._hop(machine)
-            if kind == "delay request" and fault is not None:
+            if fault is not None and kind in ("delay request", "freeze", "die"):
                 hop += fault.lasts
+                if kind != "delay request":
+                    self.scheduler.after(0, self._strike_machine, machine, fault)
             self._flight.setdefault(operation.run_id, []).append(call)
             self._travelling += 1
             self.scheduler.after(hop, self._arrive, call)

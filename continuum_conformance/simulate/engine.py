@@ -242,10 +242,12 @@ class Engine:
             node.today(),
             dict(progress.values),
         )
-        try:
-            await node.journal.take_snapshot(node.instance, taken)
-        except JournalUnavailable:
-            pass
+        for _ in range(2):
+            try:
+                await node.journal.take_snapshot(node.instance, taken)
+            except JournalUnavailable:
+                continue
+            return
 
     async def finish(self, node: Node, held: Held, progress: Progress) -> None:
         """Complete the run, or fail it where that is its end."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from continuum_conformance.simulate.dice import Dice
 
-__all__ = ["CLIENT", "KINDS", "MESSAGES", "Fault", "Rates", "draw_faults", "draw_rates"]
+__all__ = ["CLIENT", "KINDS", "MESSAGES", "QUIET", "Fault", "Rates", "draw_faults", "draw_rates"]
 
 CLIENT = 0
 """The number of the client that starts runs; workers count from 1."""
@@ -35,6 +35,8 @@ MESSAGES: Mapping[str, str] = {
     "lose reply": "the request takes effect; its answer never arrives",
     "delay request": "the request arrives so much later, be its sender still waiting or not",
     "delay reply": "the answer arrives so much later",
+    "freeze": "as the request leaves it, the machine stands still for so long; the request is stuck until just before",
+    "die": "as the request leaves it, the machine dies; the request arrives so much later, when it is back",
 }
 """Faults of one message."""
 
@@ -69,31 +71,43 @@ class Fault:
 class Rates:
     """How likely each fault of a message is, per call."""
 
-    lose_request: float
-    lose_reply: float
-    delay_request: float
-    delay_reply: float
+    lose_request: float = 0.0
+    lose_reply: float = 0.0
+    delay_request: float = 0.0
+    delay_reply: float = 0.0
+    freeze: float = 0.0
+    die: float = 0.0
 
-    def drawn(self, dice: Dice, worker: int, call: int) -> Fault | None:
-        """What goes wrong with this call, if anything."""
+    def drawn(self, dice: Dice, worker: int, call: int, operation: str) -> Fault | None:
+        """What goes wrong with this call, if anything. The rarer an operation is, the likelier it is struck."""
+        luck = SELDOM.get(operation, 1)
         for kind, rate in (
             ("lose request", self.lose_request),
             ("lose reply", self.lose_reply),
             ("delay request", self.delay_request),
             ("delay reply", self.delay_reply),
+            ("freeze", self.freeze),
+            ("die", self.die),
         ):
-            if rate and dice.chance(rate):
-                lasts = dice.skewed(100, 60_000) if kind.startswith("delay") else 0
+            if rate and dice.chance(rate * luck) and (worker != CLIENT or kind not in ("freeze", "die")):
+                lasts = 0
+                if kind.startswith("delay"):
+                    lasts = dice.skewed(100, 60_000)
+                elif not kind.startswith("lose"):
+                    lasts = dice.whole(20_000, 120_000)
                 return Fault(kind, worker, call=call, lasts=lasts)
         return None
 
 
-QUIET = Rates(0, 0, 0, 0)
+SELDOM: Mapping[str, int] = {"complete": 4, "fail": 4, "suspend": 2, "take_snapshot": 2}
+"""How many times likelier than others these operations are struck."""
+
+QUIET = Rates()
 
 
 def draw_rates(dice: Dice) -> Rates:
     """How likely the faults of messages are in this world; half of the kinds never happen."""
-    return Rates(*(dice.pick((0.0, 0.0, 0.01, 0.05)) for _ in MESSAGES))
+    return Rates(*(dice.pick((0.0, 0.0, 0.01, 0.05)) / (2 if kind in ("freeze", "die") else 1) for kind in MESSAGES))
 
 
 def draw_faults(dice: Dice, workers: Sequence[int], runs: int, until: int) -> tuple[Fault, ...]:

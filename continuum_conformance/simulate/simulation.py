@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
+from uuid import UUID
 
 from continuum_conformance.contract.records import Instance
 from continuum_conformance.contract.targets import TargetError
@@ -76,9 +77,12 @@ def simulate(
     runs = scenario.runs
     if not store.snapshots:
         runs = tuple(replace(run, workflow=replace(run.workflow, snapshot_every=0)) for run in runs)
+    # Without `opaque_run_ids` only the canonical text of a UUID names a run.
+    opaque = "opaque_run_ids" in subject.capabilities
+    ids = {run.number: run.run_id if opaque else str(UUID(int=run.number + 1)) for run in runs}
     judge = Judge(
         Specification(subject.capabilities),
-        {run.run_id: OfWorkflow(run.workflow) for run in runs},
+        {ids[run.number]: OfWorkflow(run.workflow) for run in runs},
         virtual=store.virtual,
     )
     cluster = Cluster(
@@ -93,9 +97,10 @@ def simulate(
         until=scenario.until,
         calm=scenario.calm,
         workflows={run.workflow.name: run.workflow for run in runs},
+        run_ids=ids,
     )
     for run in runs:
-        cluster.start(run.run_id, run.workflow.name, run.workflow.input, run.start)
+        cluster.start(ids[run.number], run.workflow.name, run.workflow.input, run.start)
     try:
         cluster.run(scenario.until + scenario.bound)
     finally:

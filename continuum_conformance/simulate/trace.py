@@ -126,6 +126,8 @@ def fault_text(fault: Fault) -> str:
         "herd": f"offers r{fault.run} to everyone at once",
         "delay request": f"call {fault.call} is delayed by {lasts}",
         "delay reply": f"the answer to call {fault.call} is delayed by {lasts}",
+        "freeze": f"stands still for {lasts}, as call {fault.call} leaves it",
+        "die": f"dies as call {fault.call} leaves it, and is back in {lasts}",
         "lose request": f"call {fault.call} is lost",
         "lose reply": f"the answer to call {fault.call} is lost",
     }[fault.kind]
