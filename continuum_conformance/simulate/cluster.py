@@ -21,7 +21,7 @@ from continuum_conformance.contract.records import Lease
 from continuum_conformance.model import Operation, Outcome
 from continuum_conformance.simulate.dice import Dice
 from continuum_conformance.simulate.judge import FINISHES, Caller, Finding, Judge
-from continuum_conformance.simulate.nemesis import CLIENT, QUIET, Fault, Rates
+from continuum_conformance.simulate.nemesis import CLIENT, EARLY, QUEUE, QUIET, Fault, Rates
 from continuum_conformance.simulate.node import Node
 from continuum_conformance.simulate.scheduler import Arrangement, Crashed, Scheduler, Task, ThreadTask
 from continuum_conformance.simulate.store import KIT, Store
@@ -133,7 +133,8 @@ class Cluster:
         self._offers: dict[str, int] = {}
         self._ready: list[str] = []
         self._waiting: list[tuple[Machine, Any]] = []
-        self._queue = Dice(seed, "queue")
+        self._queue, self._wakes = Dice(seed, "queue"), Dice(seed, "wakes")
+        self._woken = 0
         for fault in faults:
             if not fault.of_message and (fault.worker == CLIENT or fault.worker in self._machines):
                 scheduler.at(fault.at, self._strike, fault)
@@ -278,7 +279,7 @@ class Cluster:
             return
         if fault.kind == "herd":
             self._stampede(self._run_ids.get(fault.run, ""))
-            self.trace.fault(now, "queue", fault)
+            self.trace.fault(now, "queue", fault, self._run_ids.get(fault.run))
             return
         machine = self._machines.get(fault.worker)
         if machine is not None:
@@ -299,7 +300,7 @@ class Cluster:
             machine.release_asked, machine.inbox = False, []
             self._waiting = [(who, task) for who, task in self._waiting if who is not machine]
             self.scheduler.at(until, self._boot, machine, machine.life)
-        elif fault.kind in ("pause", "freeze"):
+        elif fault.kind in ("pause", "freeze", "stall"):
             expires = [book.expires for book in held if book.expires >= now]
             self.judge.sometimes["pause beyond the lease"] += any(when < until for when in expires)
             machine.paused_until = max(machine.paused_until, until)
@@ -382,9 +383,15 @@ class Cluster:
         remark = "late" if gone else "unseen" if unseen else ""
         outcome = self._perform(machine.name, call.caller, operation, remark)
         self._count(call, outcome, travelling, gone=gone, unseen=unseen)
+        if call.fault is not None and fault == "stall" and not gone:
+            self.scheduler.after(back, self._stall, call)
         if self.finding is None and not deaf:
             value, error = _returned(operation, outcome)
             self.scheduler.after(back, self._answer, call, value, error)
+
+    def _stall(self, call: _Call) -> None:
+        if call.fault is not None and call.caller == call.machine.caller:
+            self._strike_machine(call.machine, call.fault)
 
     def _perform(self, name: str, caller: Caller | None, operation: Operation, remark: str) -> Outcome:
         """Carry out a call at the store, now, and have it judged; a finish is looked at at once."""
@@ -475,6 +482,27 @@ class Cluster:
         number = self._offers[run_id] = self._offers.get(run_id, 0) + 1
         self.scheduler.after(max(0, round(1_000 * seconds)), self._due, run_id, number)
 
+    def wake(self, run_id: str, seconds: float) -> None:
+        """Let the queue offer a run after so long; it may err and offer it before."""
+        self.offer(run_id, seconds)
+        number, millis = self._woken, round(1_000 * seconds)
+        self._woken += 1
+        if self._rates is None:
+            fault = self._messages.get((QUEUE, number))
+        elif self.scheduler.now < self.until and self._wakes.chance(self._rates.early):
+            fault = Fault(EARLY, QUEUE, call=number, lasts=self._wakes.whole(0, max(0, millis)))
+        else:
+            fault = None
+        if fault is not None and fault.lasts < millis:
+            self.fired.append(fault)
+            self.scheduler.after(fault.lasts, self._early, run_id, self._offers[run_id], fault)
+
+    def _early(self, run_id: str, number: int, fault: Fault) -> None:
+        if self._offers[run_id] == number and run_id not in self._ready:
+            self.trace.fault(self.scheduler.now, "queue", fault, run_id)
+            self._ready.append(run_id)
+            self._match(redeliver=False)
+
     def finished(self, run_id: str) -> None:
         """Let the queue forget a run."""
         self._offers[run_id] = self._offers.get(run_id, 0) + 1
@@ -497,13 +525,14 @@ class Cluster:
 
         return arrange
 
-    def _match(self) -> None:
+    def _match(self, *, redeliver: bool = True) -> None:
         self._waiting = [(machine, task) for machine, task in self._waiting if not task.dead]
         while self._ready and self._waiting:
             which = 0 if self.calm else self._queue.whole(0, len(self._waiting) - 1)
             machine, task = self._waiting.pop(which)
             run_id = self._ready.pop(0)
-            self.offer(run_id, REDELIVERY / 1_000)
+            if redeliver:
+                self.offer(run_id, REDELIVERY / 1_000)
             self.scheduler.after(1, self._deliver, machine, task, run_id, None)
 
     def _stampede(self, run_id: str) -> None:
@@ -549,12 +578,14 @@ def _returned(operation: Operation, outcome: Outcome) -> tuple[Any, Exception | 
     if outcome.ok:
         return outcome.value, None
     kind = ERRORS.get(outcome.error or "", InvalidArgument)
+    # The text of the adapter's error begins with what it was about, as that of ours will.
+    reason = outcome.message.removeprefix(f"{operation.name} on run {operation.run_id!r}: ")
     if kind is JournalUnavailable:
         return None, JournalUnavailable(
-            outcome.message,
+            reason,
             outcome_unknown=outcome.unknown,
             operation=operation.name,
             run_id=operation.run_id,
         )
-    return None, kind(outcome.message, operation=operation.name, run_id=operation.run_id)
+    return None, kind(reason, operation=operation.name, run_id=operation.run_id)
 

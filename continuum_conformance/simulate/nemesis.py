@@ -12,10 +12,13 @@ from dataclasses import dataclass
 
 from continuum_conformance.simulate.dice import Dice
 
-__all__ = ["CLIENT", "KINDS", "MESSAGES", "QUIET", "Fault", "Rates", "draw_faults", "draw_rates"]
+__all__ = ["CLIENT", "EARLY", "KINDS", "MESSAGES", "QUEUE", "QUIET", "Fault", "Rates", "draw_faults", "draw_rates"]
 
 CLIENT = 0
 """The number of the client that starts runs; workers count from 1."""
+
+QUEUE = -1
+"""The number of the queue."""
 
 KINDS: Mapping[str, str] = {
     "crash": "the machine dies, and comes back after so long",
@@ -36,9 +39,14 @@ MESSAGES: Mapping[str, str] = {
     "delay request": "the request arrives so much later, be its sender still waiting or not",
     "delay reply": "the answer arrives so much later",
     "freeze": "as the request leaves it, the machine stands still for so long; the request is stuck until just before",
+    "stall": "as the answer reaches it, the machine stands still for so long, and only then takes it up",
     "die": "as the request leaves it, the machine dies; the request arrives so much later, when it is back",
 }
 """Faults of one message."""
+
+EARLY = "early"
+"""The fault of the queue: a run that was to be woken later is offered after so long as well. Its call is the wake-up's
+number, from 0; its worker is `QUEUE`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +72,7 @@ class Fault:
     @property
     def of_message(self) -> bool:
         """Whether it strikes one message rather than a machine."""
-        return self.kind in MESSAGES
+        return self.call >= 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +84,9 @@ class Rates:
     delay_request: float = 0.0
     delay_reply: float = 0.0
     freeze: float = 0.0
+    stall: float = 0.0
     die: float = 0.0
+    early: float = 0.0
 
     def drawn(self, dice: Dice, worker: int, call: int, operation: str) -> Fault | None:
         """What goes wrong with this call, if anything. The rarer an operation is, the likelier it is struck."""
@@ -87,9 +97,10 @@ class Rates:
             ("delay request", self.delay_request),
             ("delay reply", self.delay_reply),
             ("freeze", self.freeze),
+            ("stall", self.stall),
             ("die", self.die),
         ):
-            if rate and dice.chance(rate * luck) and (worker != CLIENT or kind not in ("freeze", "die")):
+            if rate and dice.chance(rate * luck) and (worker != CLIENT or kind not in ("freeze", "stall", "die")):
                 lasts = 0
                 if kind.startswith("delay"):
                     lasts = dice.skewed(100, 60_000)
@@ -107,7 +118,9 @@ QUIET = Rates()
 
 def draw_rates(dice: Dice) -> Rates:
     """How likely the faults of messages are in this world; half of the kinds never happen."""
-    return Rates(*(dice.pick((0.0, 0.0, 0.01, 0.05)) / (2 if kind in ("freeze", "die") else 1) for kind in MESSAGES))
+    hard = ("freeze", "stall", "die")
+    rates = [dice.pick((0.0, 0.0, 0.01, 0.05)) / (2 if kind in hard else 1) for kind in MESSAGES]
+    return Rates(*rates, early=dice.pick((0.0, 0.0, 0.2, 0.5)))
 
 
 def draw_faults(dice: Dice, workers: Sequence[int], runs: int, until: int) -> tuple[Fault, ...]:

@@ -70,9 +70,9 @@ class Node:
         return self._ask(self._cluster.waiting(self._machine))
 
     def wake(self, run_id: str, seconds: float) -> None:
-        """Tell the queue to offer a run after so long, and not before."""
+        """Tell the queue to offer a run after so long. It may offer it before: who is offered a run looks at its timer."""
         if self._alive():
-            self._cluster.offer(run_id, seconds)
+            self._cluster.wake(run_id, seconds)
 
     def done(self, run_id: str) -> None:
         """Tell the queue that a run is finished, and need not be offered any more."""

@@ -68,9 +68,8 @@ class Trace:
         """Something that is told in words."""
         self.moments.append(Moment(at, who, "note", run_id, text=text))
 
-    def fault(self, at: int, who: str, fault: Fault) -> None:
-        """Something went wrong."""
-        about = f"r{fault.run}" if fault.kind == "herd" else None
+    def fault(self, at: int, who: str, fault: Fault, about: str | None = None) -> None:
+        """Something went wrong; of the queue, about a run."""
         self.moments.append(Moment(at, who, "fault", about, text=fault_text(fault), fault=fault))
 
     def lost(self, at: int, who: str, operation: Operation) -> None:
@@ -123,10 +122,12 @@ def fault_text(fault: Fault) -> str:
         "outage": f"is away for {lasts}",
         "skew": f"wall clock jumps {'forward' if fault.lasts > 0 else 'back'} by {lasts}",
         "release": "is asked to give its leases back",
-        "herd": f"offers r{fault.run} to everyone at once",
+        "herd": f"offers run {fault.run} to everyone at once",
         "delay request": f"call {fault.call} is delayed by {lasts}",
         "delay reply": f"the answer to call {fault.call} is delayed by {lasts}",
         "freeze": f"stands still for {lasts}, as call {fault.call} leaves it",
+        "stall": f"stands still for {lasts}, as the answer to call {fault.call} reaches it",
+        "early": f"offers a run {lasts} after it was parked, before its time",
         "die": f"dies as call {fault.call} leaves it, and is back in {lasts}",
         "lose request": f"call {fault.call} is lost",
         "lose reply": f"the answer to call {fault.call} is lost",
