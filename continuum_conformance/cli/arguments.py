@@ -190,7 +190,11 @@ def _simulate(parser: argparse.ArgumentParser) -> None:
         "--workers", type=_count(1, 100), default=3, metavar="N", help="how many workers (default: 3)"
     )
     world.add_argument(
-        "--runs", type=_count(1, 10_000), default=5, metavar="M", help="how many runs are started (default: 5)"
+        "--runs",
+        type=_count(1, 10_000),
+        default=5,
+        metavar="M",
+        help="how many runs are started (default: 5)",
     )
     world.add_argument(
         "--hours",
@@ -213,7 +217,9 @@ def _simulate(parser: argparse.ArgumentParser) -> None:
         metavar="MODULE:NAME",
         help="a worker function of yours that carries out the kit's workflows (default: the kit's own engine)",
     )
-    world.add_argument("--first", action="store_true", help="stop at the first world in which something is wrong")
+    world.add_argument(
+        "--first", action="store_true", help="stop at the first world in which something is wrong"
+    )
     where = parser.add_argument_group("where it runs")
     where.add_argument(
         "--jobs", type=_count(1, 256), default=1, metavar="J", help="how many processes (default: 1)"
@@ -227,7 +233,9 @@ def _simulate(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the replay file, and the story as a page with a picture (default: the file alone, under .continuum)",
     )
-    written.add_argument("--trace", metavar="FILE", help="with --seed: all that happened, a line for each moment")
+    written.add_argument(
+        "--trace", metavar="FILE", help="with --seed: all that happened, a line for each moment"
+    )
     _store(parser)
     _screen(parser)
 

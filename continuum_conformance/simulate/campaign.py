@@ -128,7 +128,9 @@ def engine_of(name: str) -> Worker:
         return kit_worker
     module, _, attribute = name.partition(":")
     if not module or not attribute:
-        raise TargetError(f"{name!r} is no worker function; write module:name, as in my_engine.testing:worker")
+        raise TargetError(
+            f"{name!r} is no worker function; write module:name, as in my_engine.testing:worker"
+        )
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 import traceback
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,8 @@ class Machine:
         self.name = "client" if number == CLIENT else f"w{number}"
         self.life = 0
         self.up = False
-        self.calls = 0
+        self.calls: Counter[tuple[str, int]] = Counter()
+        """How often each operation on each run was called from here."""
         self.skew = 0
         self.paused_until = self.slow_until = self.mute_until = self.deaf_until = 0
         self.release_asked = False
@@ -111,6 +113,7 @@ class Cluster:
         self.scheduler, self.store, self.judge = scheduler, store, judge
         self.workflows: Mapping[str, Any] = workflows if workflows is not None else {}
         self._run_ids: Mapping[int, str] = run_ids if run_ids is not None else {}
+        self._numbers = {run_id: number for number, run_id in self._run_ids.items()}
         self.seed, self.calm, self.until = seed, calm, until
         self.trace = Trace()
         self.finding: Finding | None = None
@@ -121,10 +124,12 @@ class Cluster:
         self._client = Machine(CLIENT)
         self._client.up = True
         self._rates = rates
-        self._messages = {(fault.worker, fault.call): fault for fault in faults if fault.of_message}
-        self._dice = {
-            number: Dice(seed, "network", number) for number in (CLIENT, *self._machines)
+        self._messages = {
+            (fault.worker, fault.operation, fault.run, fault.call): fault
+            for fault in faults
+            if fault.of_message
         }
+        self._dice = {number: Dice(seed, "network", number) for number in (CLIENT, *self._machines)}
         self._luck = {number: Dice(seed, "messages", number) for number in (CLIENT, *self._machines)}
         self._outage_until = 0
         self._flight: dict[str, list[_Call]] = {}
@@ -134,7 +139,7 @@ class Cluster:
         self._ready: list[str] = []
         self._waiting: list[tuple[Machine, Any]] = []
         self._queue, self._wakes = Dice(seed, "queue"), Dice(seed, "wakes")
-        self._woken = 0
+        self._woken: Counter[int] = Counter()
         for fault in faults:
             if not fault.of_message and (fault.worker == CLIENT or fault.worker in self._machines):
                 scheduler.at(fault.at, self._strike, fault)
@@ -148,7 +153,9 @@ class Cluster:
         self.scheduler.at(at, self._begin, run_id, workflow, given)
 
     def _begin(self, run_id: str, workflow: str, given: Any) -> None:
-        self._launch(self._client, _started, Node(self, self._client, blocking=False), run_id, workflow, given)
+        self._launch(
+            self._client, _started, Node(self, self._client, blocking=False), run_id, workflow, given
+        )
 
     def run(self, end: int) -> None:
         """Let the world go on until everything is finished, something is wrong, or this moment is reached."""
@@ -163,7 +170,9 @@ class Cluster:
             busy = busy + 1 if scheduler.now == moment else 0
             moment = scheduler.now
             if busy > BUSY:
-                self._found(Finding("worker", "the workers go on for ever without letting time go by", moment))
+                self._found(
+                    Finding("worker", "the workers go on for ever without letting time go by", moment)
+                )
         if self.finding is None and self.judge.unfinished_count:
             self._found(self._stuck(end))
         if self.finding is None:
@@ -318,13 +327,14 @@ class Cluster:
         elif fault.kind == "release":
             machine.release_asked = True
 
-    def _message_fault(self, machine: Machine, operation: str) -> Fault | None:
-        number = machine.calls
-        machine.calls += 1
+    def _message_fault(self, machine: Machine, operation: Operation) -> Fault | None:
+        name, run = operation.name, self._numbers.get(operation.run_id, -1)
+        call = machine.calls[name, run]
+        machine.calls[name, run] += 1
         if self._rates is None:
-            fault = self._messages.get((machine.number, number))
+            fault = self._messages.get((machine.number, name, run, call))
         elif self.scheduler.now < self.until:
-            fault = self._rates.drawn(self._luck[machine.number], machine.number, number, operation)
+            fault = self._rates.drawn(self._luck[machine.number], machine.number, name, run, call)
         else:
             fault = None
         if fault is not None:
@@ -338,7 +348,7 @@ class Cluster:
 
         def arrange(task: Any) -> None:
             now = self.scheduler.now
-            fault = self._message_fault(machine, operation.name)
+            fault = self._message_fault(machine, operation)
             call = _Call(task, machine, operation, now, fault)
             self.judge.sent(operation, now)
             self.scheduler.after(TIMEOUT, self._give_up, call)
@@ -485,12 +495,13 @@ class Cluster:
     def wake(self, run_id: str, seconds: float) -> None:
         """Let the queue offer a run after so long; it may err and offer it before."""
         self.offer(run_id, seconds)
-        number, millis = self._woken, round(1_000 * seconds)
-        self._woken += 1
+        run, millis = self._numbers.get(run_id, -1), round(1_000 * seconds)
+        call = self._woken[run]
+        self._woken[run] += 1
         if self._rates is None:
-            fault = self._messages.get((QUEUE, number))
+            fault = self._messages.get((QUEUE, "", run, call))
         elif self.scheduler.now < self.until and self._wakes.chance(self._rates.early):
-            fault = Fault(EARLY, QUEUE, call=number, lasts=self._wakes.whole(0, max(0, millis)))
+            fault = Fault(EARLY, QUEUE, call=call, lasts=self._wakes.whole(0, max(0, millis)), run=run)
         else:
             fault = None
         if fault is not None and fault.lasts < millis:
@@ -588,4 +599,3 @@ def _returned(operation: Operation, outcome: Outcome) -> tuple[Any, Exception | 
             run_id=operation.run_id,
         )
     return None, kind(reason, operation=operation.name, run_id=operation.run_id)
-

@@ -15,6 +15,7 @@ It carries out the kit's workflows. Its rules, each of which some engine in the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -166,10 +167,8 @@ class Engine:
     async def give_back(self, node: Node, held: Held) -> None:
         """Release the lease; from before that moment on it is not ours."""
         held.lost = True
-        try:
+        with suppress(LeaseLost, RunNotActive, JournalUnavailable):  # it was lost already, or will expire
             await node.journal.release(node.instance, held.lease)
-        except (LeaseLost, RunNotActive, JournalUnavailable):
-            pass  # it was lost already, or will expire
 
     async def carry_on(self, node: Node, held: Held) -> None:
         """Load a run, and go on from where it stands to its end, or to a timer worth parking for."""
@@ -195,7 +194,10 @@ class Engine:
         """Do what the next event stands for; None when the run was parked instead."""
         entry = progress.workflow.entries[progress.seq]
         if entry.kind == "timer":
-            return {**entry.event(), "due": self.time(node) + progress.workflow.entries[progress.seq + 1].seconds}
+            return {
+                **entry.event(),
+                "due": self.time(node) + progress.workflow.entries[progress.seq + 1].seconds,
+            }
         if entry.kind == "fired":
             return await self.wait(node, held, progress, entry)
         await node.sleep(entry.seconds)
@@ -210,9 +212,7 @@ class Engine:
         """The clock by which timers run."""
         return node.time()
 
-    async def wait(
-        self, node: Node, held: Held, progress: Progress, entry: Entry
-    ) -> dict[str, Any] | None:
+    async def wait(self, node: Node, held: Held, progress: Progress, entry: Entry) -> dict[str, Any] | None:
         """Wait for a timer: in hand when it is short, else with the run suspended and given back."""
         left = progress.values[progress.seq - 1] - self.time(node)
         if left > self.ttl:

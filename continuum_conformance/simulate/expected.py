@@ -104,7 +104,9 @@ def remembered(events: Sequence[Mapping[str, Any]]) -> dict[int, Any]:
 
 
 def _said(event: Mapping[str, Any]) -> str:
-    rest = ", ".join(f"{key}={shown(value, 60)}" for key, value in event.items() if key not in ("type", "seq"))
+    rest = ", ".join(
+        f"{key}={shown(value, 60)}" for key, value in event.items() if key not in ("type", "seq")
+    )
     return f"{event.get('type')!s}({rest})"
 
 
@@ -142,9 +144,7 @@ class SimulatedRun(Expected):
             return f"event {seq} ({_said(found)}) is one more than a history without faults has"
         due = self._kept(self.history[seq])
         return (
-            None
-            if equal(found, due)
-            else f"event {seq} is {_said(found)}; without faults it is {_said(due)}"
+            None if equal(found, due) else f"event {seq} is {_said(found)}; without faults it is {_said(due)}"
         )
 
     def _kept(self, event: Mapping[str, Any]) -> dict[str, Any]:

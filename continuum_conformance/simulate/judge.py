@@ -266,9 +266,7 @@ class Judge:
             count["release refused"] += name == "release" and outcome.error == "LeaseLost"
             count["fenced append refused"] += name == "append" and fenced
             count["fenced suspend refused"] += name == "suspend" and fenced
-            count["fenced finish refused"] += name in FINISHES and (
-                fenced or outcome.error == "RunNotActive"
-            )
+            count["fenced finish refused"] += name in FINISHES and (fenced or outcome.error == "RunNotActive")
             count["fenced load refused"] += name == "load_with_snapshot" and fenced
             count["duplicate append refused"] += name == "append" and outcome.error == "SequenceConflict"
             count["start unseen"] += name == "start_run" and book.unsure

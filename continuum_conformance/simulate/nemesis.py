@@ -12,7 +12,18 @@ from dataclasses import dataclass
 
 from continuum_conformance.simulate.dice import Dice
 
-__all__ = ["CLIENT", "EARLY", "KINDS", "MESSAGES", "QUEUE", "QUIET", "Fault", "Rates", "draw_faults", "draw_rates"]
+__all__ = [
+    "CLIENT",
+    "EARLY",
+    "KINDS",
+    "MESSAGES",
+    "QUEUE",
+    "QUIET",
+    "Fault",
+    "Rates",
+    "draw_faults",
+    "draw_rates",
+]
 
 CLIENT = 0
 """The number of the client that starts runs; workers count from 1."""
@@ -45,8 +56,8 @@ MESSAGES: Mapping[str, str] = {
 """Faults of one message."""
 
 EARLY = "early"
-"""The fault of the queue: a run that was to be woken later is offered after so long as well. Its call is the wake-up's
-number, from 0; its worker is `QUEUE`."""
+"""The fault of the queue: a run that was to be woken later is offered after so long as well. Its call is which
+wake-up of the run it was, from 0; its worker is `QUEUE`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +68,10 @@ class Fault:
         kind: of `KINDS` or `MESSAGES`.
         worker: the number of the worker that it strikes; `CLIENT` is who starts the runs. Of an outage it is `CLIENT`.
         at: of a machine's fault, when, in milliseconds.
-        call: of a message's fault, which call of that worker it strikes, from 0.
+        call: of a message's fault, which of that worker's calls of this operation on this run it strikes, from 0.
         lasts: how long, in milliseconds; of a skew, by how much the clock jumps (it may be negative).
-        run: of a herd, the number of the run.
+        run: of a message, a herd or an early offer, the number of the run.
+        operation: of a message's fault, what is called.
     """
 
     kind: str
@@ -68,6 +80,7 @@ class Fault:
     call: int = -1
     lasts: int = 0
     run: int = -1
+    operation: str = ""
 
     @property
     def of_message(self) -> bool:
@@ -88,7 +101,7 @@ class Rates:
     die: float = 0.0
     early: float = 0.0
 
-    def drawn(self, dice: Dice, worker: int, call: int, operation: str) -> Fault | None:
+    def drawn(self, dice: Dice, worker: int, operation: str, run: int, call: int) -> Fault | None:
         """What goes wrong with this call, if anything. The rarer an operation is, the likelier it is struck."""
         luck = SELDOM.get(operation, 1)
         for kind, rate in (
@@ -100,13 +113,17 @@ class Rates:
             ("stall", self.stall),
             ("die", self.die),
         ):
-            if rate and dice.chance(rate * luck) and (worker != CLIENT or kind not in ("freeze", "stall", "die")):
+            if (
+                rate
+                and dice.chance(rate * luck)
+                and (worker != CLIENT or kind not in ("freeze", "stall", "die"))
+            ):
                 lasts = 0
                 if kind.startswith("delay"):
                     lasts = dice.skewed(100, 60_000)
                 elif not kind.startswith("lose"):
                     lasts = dice.whole(20_000, 120_000)
-                return Fault(kind, worker, call=call, lasts=lasts)
+                return Fault(kind, worker, call=call, lasts=lasts, run=run, operation=operation)
         return None
 
 
@@ -118,9 +135,12 @@ QUIET = Rates()
 
 def draw_rates(dice: Dice) -> Rates:
     """How likely the faults of messages are in this world; half of the kinds never happen."""
-    hard = ("freeze", "stall", "die")
-    rates = [dice.pick((0.0, 0.0, 0.01, 0.05)) / (2 if kind in hard else 1) for kind in MESSAGES]
-    return Rates(*rates, early=dice.pick((0.0, 0.0, 0.2, 0.5)))
+    hard = ("freeze", "die")
+    rates = {
+        kind.replace(" ", "_"): dice.pick((0.0, 0.0, 0.01, 0.05)) / (2 if kind in hard else 1)
+        for kind in MESSAGES
+    }
+    return Rates(**rates, early=dice.pick((0.0, 0.0, 0.2, 0.5)))
 
 
 def draw_faults(dice: Dice, workers: Sequence[int], runs: int, until: int) -> tuple[Fault, ...]:
@@ -131,8 +151,8 @@ def draw_faults(dice: Dice, workers: Sequence[int], runs: int, until: int) -> tu
         if not dice.chance(0.5):
             continue
         hourly = dice.pick((1, 3, 10)) * (1 if kind == "outage" else len(workers) * 0.6)
-        for _ in range(dice.whole(1, max(1, int(hourly * hours)))):
-            faults.append(_drawn(dice, kind, workers, runs, until))
+        count = dice.whole(1, max(1, int(hourly * hours)))
+        faults.extend(_drawn(dice, kind, workers, runs, until) for _ in range(count))
     return tuple(sorted(faults, key=lambda fault: (fault.at, fault.kind, fault.worker)))
 
 

@@ -46,6 +46,7 @@ class Scenario:
         faults: what goes wrong; those of messages only where ``rates`` is None.
         rates: how often messages go wrong, as long as it is left to the dice.
         until: when faults stop, in milliseconds.
+        within: milliseconds after the faults have stopped within which everything must be finished; 0: see `bound`.
         calm: messages take always the same time, and the first idle worker is offered a run.
     """
 
@@ -55,6 +56,7 @@ class Scenario:
     faults: tuple[Fault, ...]
     rates: Rates | None
     until: int
+    within: int = 0
     calm: bool = False
 
     @classmethod
@@ -84,13 +86,15 @@ class Scenario:
 
     @property
     def bound(self) -> int:
-        """Milliseconds after the faults have stopped within which everything must be finished.
+        """Milliseconds after the faults have stopped within which everything must be finished; where it was not said:
 
         Should one worker do all of it, one run after the other, each activity twice, after every lease has expired
         and with room for a restart each: generous, and finite.
         """
+        if self.within:
+            return self.within
         seconds = sum(2 * run.workflow.seconds + 300 for run in self.runs)
-        return max(1_000 * seconds, 0) + 1_800_000
+        return 1_000 * seconds + 1_800_000
 
     def data(self) -> dict[str, Any]:
         """The scenario as JSON data."""
@@ -118,5 +122,6 @@ class Scenario:
             faults,
             rates,
             int(data["until"]),
+            int(data["within"]),
             bool(data["calm"]),
         )

@@ -122,7 +122,9 @@ class ThreadTask:
         """The task in whose thread this is called. Raises ``RuntimeError`` in any other thread."""
         found: ThreadTask | None = getattr(_HERE, "task", None)
         if found is None:
-            raise RuntimeError("a worker may call its node only from its own function, or from one that it spawned")
+            raise RuntimeError(
+                "a worker may call its node only from its own function, or from one that it spawned"
+            )
         return found
 
     def resume(self, value: Any = None, error: BaseException | None = None) -> None:
@@ -176,5 +178,3 @@ class ThreadTask:
             self._raised = raised
         self._arrange = None
         self._asked.release()
-
-

@@ -148,7 +148,9 @@ def _runs(search: _Search) -> None:
 
 
 def _with_runs(scenario: Scenario, runs: tuple[PlannedRun, ...]) -> Scenario:
-    return replace(scenario, runs=runs)
+    left = {run.number for run in runs}
+    faults = tuple(fault for fault in scenario.faults if fault.run < 0 or fault.run in left)
+    return replace(scenario, runs=runs, faults=faults)
 
 
 def _faults(search: _Search) -> None:
@@ -229,6 +231,7 @@ def _shorter(workflow: Workflow) -> Iterator[Callable[[Workflow], Workflow | Non
         yield lambda w, index=index: _without(w, {index})  # type: ignore[misc]
     yield lambda w: replace(w, entries=tuple(e for e in w.entries if e.kind != "attempt"))
     yield lambda w: replace(w, snapshot_every=0)
+    yield lambda w: replace(w, snapshot_every=min(w.snapshot_every, 1))
     yield lambda w: replace(w, fails=False)
     for index in indices:
         for seconds in SECONDS:

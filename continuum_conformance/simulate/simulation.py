@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 from uuid import UUID
 
 from continuum_conformance.contract.records import Instance
@@ -12,7 +14,7 @@ from continuum_conformance.harness import Subject
 from continuum_conformance.model import Specification
 from continuum_conformance.simulate.cluster import Cluster, Worker
 from continuum_conformance.simulate.engine import worker as kit_worker
-from continuum_conformance.simulate.expected import OfWorkflow
+from continuum_conformance.simulate.expected import Expected, OfWorkflow, SimulatedRun
 from continuum_conformance.simulate.judge import Finding, Judge
 from continuum_conformance.simulate.nemesis import Fault
 from continuum_conformance.simulate.scenario import Scenario
@@ -51,12 +53,44 @@ class Simulated:
         return replace(self.scenario, faults=self.fired, rates=None)
 
 
+@dataclass(frozen=True)
+class _Planned:
+    """A run as it is started."""
+
+    number: int
+    run_id: str
+    workflow: str
+    input: Any
+    start: int
+    expected: Expected
+
+
+def _planned(
+    scenario: Scenario, given: Mapping[int, SimulatedRun] | None, capabilities: Collection[str]
+) -> list[_Planned]:
+    planned = []
+    for run in scenario.runs:
+        about = given.get(run.number) if given is not None else None
+        if about is not None:
+            planned.append(_Planned(run.number, about.run_id, about.workflow, about.input, run.start, about))
+            continue
+        workflow = run.workflow
+        if "snapshots" not in capabilities:
+            workflow = replace(workflow, snapshot_every=0)
+        # Without `opaque_run_ids` only the canonical text of a UUID names a run.
+        run_id = run.run_id if "opaque_run_ids" in capabilities else str(UUID(int=run.number + 1))
+        expected = OfWorkflow(workflow)
+        planned.append(_Planned(run.number, run_id, workflow.name, workflow.input, run.start, expected))
+    return planned
+
+
 def simulate(
     scenario: Scenario,
     subject: Subject,
     *,
     worker: Worker = kit_worker,
     instance: str = "simulated",
+    given: Mapping[int, SimulatedRun] | None = None,
 ) -> Simulated:
     """Let a scenario happen over an adapter.
 
@@ -64,6 +98,7 @@ def simulate(
         scenario: the world.
         subject: the adapter, with what it needs; a harness with a ``clock`` must be a fresh one.
         worker: what each worker does.
+        given: what the scenario's runs are, by their numbers; by default, what their workflows say.
         instance: the name of the instance; in a store that is used again, one that nobody has used.
 
     Raises:
@@ -74,15 +109,10 @@ def simulate(
         raise TargetError(f"{subject.name} declares no `leases`; a cluster of workers needs them")
     scheduler = Scheduler()
     store = Store(subject, Instance(instance), lambda: EPOCH + scheduler.now / 1_000)
-    runs = scenario.runs
-    if not store.snapshots:
-        runs = tuple(replace(run, workflow=replace(run.workflow, snapshot_every=0)) for run in runs)
-    # Without `opaque_run_ids` only the canonical text of a UUID names a run.
-    opaque = "opaque_run_ids" in subject.capabilities
-    ids = {run.number: run.run_id if opaque else str(UUID(int=run.number + 1)) for run in runs}
+    planned = _planned(scenario, given, subject.capabilities)
     judge = Judge(
         Specification(subject.capabilities),
-        {ids[run.number]: OfWorkflow(run.workflow) for run in runs},
+        {run.run_id: run.expected for run in planned},
         virtual=store.virtual,
     )
     cluster = Cluster(
@@ -96,11 +126,13 @@ def simulate(
         rates=scenario.rates,
         until=scenario.until,
         calm=scenario.calm,
-        workflows={run.workflow.name: run.workflow for run in runs},
-        run_ids=ids,
+        workflows={
+            run.workflow: run.expected.workflow for run in planned if isinstance(run.expected, OfWorkflow)
+        },
+        run_ids={run.number: run.run_id for run in planned},
     )
-    for run in runs:
-        cluster.start(ids[run.number], run.workflow.name, run.workflow.input, run.start)
+    for run in planned:
+        cluster.start(run.run_id, run.workflow, run.input, run.start)
     try:
         cluster.run(scenario.until + scenario.bound)
     finally:

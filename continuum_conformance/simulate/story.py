@@ -109,7 +109,12 @@ def story_lines(simulated: Simulated, width: int = WIDTH) -> list[str]:
 def finding_lines(finding: Finding, width: int = WIDTH) -> list[str]:
     """What is wrong, and which rule says so."""
     clauses = f" ({', '.join(finding.clauses)})" if finding.clauses else ""
-    lines = textwrap.wrap(f"{finding.message}{clauses}", width, initial_indent="wrong: ", subsequent_indent=" " * 7)
+    lines = textwrap.wrap(
+        f"{finding.message}{clauses}", width, initial_indent="wrong: ", subsequent_indent=" " * 7
+    )
     return lines + textwrap.wrap(
-        f"{JUDGES[finding.judge]} ({finding.judge})", width, initial_indent="rule:  ", subsequent_indent=" " * 7
+        f"{JUDGES[finding.judge]} ({finding.judge})",
+        width,
+        initial_indent="rule:  ",
+        subsequent_indent=" " * 7,
     )

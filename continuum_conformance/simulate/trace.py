@@ -123,14 +123,14 @@ def fault_text(fault: Fault) -> str:
         "skew": f"wall clock jumps {'forward' if fault.lasts > 0 else 'back'} by {lasts}",
         "release": "is asked to give its leases back",
         "herd": f"offers run {fault.run} to everyone at once",
-        "delay request": f"call {fault.call} is delayed by {lasts}",
-        "delay reply": f"the answer to call {fault.call} is delayed by {lasts}",
-        "freeze": f"stands still for {lasts}, as call {fault.call} leaves it",
-        "stall": f"stands still for {lasts}, as the answer to call {fault.call} reaches it",
+        "delay request": f"its {fault.operation} is delayed by {lasts}",
+        "delay reply": f"the answer to its {fault.operation} is delayed by {lasts}",
+        "freeze": f"stands still for {lasts}, as its {fault.operation} leaves it",
+        "stall": f"stands still for {lasts}, as the answer to its {fault.operation} reaches it",
         "early": f"offers a run {lasts} after it was parked, before its time",
-        "die": f"dies as call {fault.call} leaves it, and is back in {lasts}",
-        "lose request": f"call {fault.call} is lost",
-        "lose reply": f"the answer to call {fault.call} is lost",
+        "die": f"dies as its {fault.operation} leaves it, and is back in {lasts}",
+        "lose request": f"its {fault.operation} is lost",
+        "lose reply": f"the answer to its {fault.operation} is lost",
     }[fault.kind]
 
 

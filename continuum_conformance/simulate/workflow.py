@@ -116,5 +116,5 @@ def draw_workflow(dice: Dice, name: str, *, longest_timer: int) -> Workflow:
         entries += [Entry("attempt", index, seconds)] * failures
         entries.append(Entry("step", index, seconds))
     return Workflow(
-        name, tuple(entries), dice.whole(1, MODULUS), dice.chance(0.15), dice.pick((0, 0, 1, 2, 3, 5))
+        name, tuple(entries), dice.whole(1, MODULUS), dice.chance(0.15), dice.pick((0, 1, 1, 2, 3, 5))
     )

@@ -9,6 +9,7 @@ from continuum_conformance.contract import (
     RunNotActive,
     SequenceConflict,
     Snapshot,
+    SnapshotConflict,
 )
 from continuum_conformance.simulate.engine import Abandoned, Engine, Progress
 
@@ -68,7 +69,7 @@ class SnapshotsBeyondTheReplay(Engine):
         )
         try:
             await node.journal.take_snapshot(node.instance, taken)
-        except JournalUnavailable:
+        except (JournalUnavailable, SnapshotConflict):
             return
 
 
@@ -133,9 +134,7 @@ class RemembersRunsOverLeases(Engine):
             return
         workflow = node.workflows[run.workflow]
         if run_id not in self.memory:
-            snapshot, events = await node.journal.load_with_snapshot(
-                node.instance, run_id, held.lease.token
-            )
+            snapshot, events = await node.journal.load_with_snapshot(node.instance, run_id, held.lease.token)
             self.memory[run_id] = Progress.replayed(workflow, snapshot, events)
         progress = self.memory[run_id]
         while progress.seq < len(workflow):
