@@ -25,6 +25,7 @@ from continuum_conformance.harness import HarnessError
 from continuum_conformance.postgres import PostgresUnavailable, mask
 from continuum_conformance.report.progress import Progress
 from continuum_conformance.report.screen import Screen
+from continuum_conformance.report.simulation import world_page
 from continuum_conformance.report.text import plural
 from continuum_conformance.simulate.campaign import Campaign, Job, campaign, engine_of
 from continuum_conformance.simulate.files import SavedWorldError, load, save
@@ -68,7 +69,7 @@ def simulate(options: argparse.Namespace, console: Console) -> int:
             small, exact = _smaller(console, job, min(done.failing), virtual=virtual)
             file = folder / f"simulate-{min(done.failing)}.json"
             if small.finding is not None:
-                save(small, file, target=options.target, engine=options.engine)
+                _keep(small, file, options, min(done.failing))
     _summary(screen, done, single=options.seed is not None)
     for note in notes:
         screen.prose(note, label="-", gutter=2)
@@ -78,6 +79,8 @@ def simulate(options: argparse.Namespace, console: Console) -> int:
     _tell(screen, small, min(done.failing), exact=exact)
     screen.line()
     screen.line(f"replay: continuum-conformance replay {file}")
+    if options.report:
+        screen.line(f"page:   {file.with_suffix('.html')}")
     wrong = f"{plural(len(done.failing), 'world')} of {done.seeds:,}"
     screen.line(f"{screen.paint('wrong', 'red')} in {wrong}: {_seeds(sorted(done.failing))}")
     return 1
@@ -197,6 +200,17 @@ def _smaller(console: Console, job: Job, seed: int, *, virtual: bool) -> tuple[S
         if found.finding is None:
             return found, False
         return shrink(found, attempt, attempts=ATTEMPTS if virtual else REAL_ATTEMPTS)
+
+
+def _keep(small: Simulated, file: Path, options: argparse.Namespace, seed: int) -> None:
+    try:
+        save(small, file, target=options.target, engine=options.engine)
+    except OSError as error:
+        raise Stop(2, f"{file} cannot be written: {error.strerror or error}") from None
+    if options.report:
+        again = f"continuum-conformance replay {file}"
+        page = world_page(small, target=options.target, seed=seed, replay=again)
+        _write(file.with_suffix(".html"), page)
 
 
 def _write(file: Path, text: str) -> None:

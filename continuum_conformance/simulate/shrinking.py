@@ -27,7 +27,7 @@ SOONER = 12
 """How many calls earlier a fault of a message may be tried."""
 
 SECONDS = (1, 20, 60)
-ROUND = (10_000, 40_000, 60_000, 120_000)
+ROUND = (10_000, 35_000, 38_000, 40_000, 60_000, 120_000)
 
 _Item = TypeVar("_Item")
 
@@ -231,7 +231,8 @@ def _shorter(workflow: Workflow) -> Iterator[Callable[[Workflow], Workflow | Non
         yield lambda w, index=index: _without(w, {index})  # type: ignore[misc]
     yield lambda w: replace(w, entries=tuple(e for e in w.entries if e.kind != "attempt"))
     yield lambda w: replace(w, snapshot_every=0)
-    yield lambda w: replace(w, snapshot_every=min(w.snapshot_every, 1))
+    for every in range(1, workflow.snapshot_every):
+        yield lambda w, every=every: replace(w, snapshot_every=every)  # type: ignore[misc]
     yield lambda w: replace(w, fails=False)
     for index in indices:
         for seconds in SECONDS:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any
@@ -110,13 +111,16 @@ class SimulatedCluster:
         """Let the world of a seed happen, and see what came of it."""
         return self.simulate(self.scenario(seed))
 
-    def check(self, seeds: Iterable[int]) -> None:
-        """Let a world happen for each seed.
+    def check(self, seeds: Iterable[int]) -> Counter[str]:
+        """Let a world happen for each seed, and tell how often each rare situation was met (`SOMETIMES`).
 
         Raises:
             SimulationFailed: at the first in which something was wrong, with the story of the smallest like it.
         """
+        met: Counter[str] = Counter()
         for seed in seeds:
             found = self.run(seed)
+            met += found.sometimes
             if found.finding is not None:
                 raise SimulationFailed(seed, shrink(found, self.simulate)[0])
+        return met

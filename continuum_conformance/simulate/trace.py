@@ -144,7 +144,7 @@ def operation_text(operation: Operation) -> str:
         parts.append(_snapshot(arguments["snapshot"]))
     for root in ("input", "result", "error"):
         if root in arguments:
-            parts.append(f"{root}={shown(arguments[root], 40)}")
+            parts += [f"{root}={shown(arguments[root], 40)}"]
     lease = arguments.get("lease")
     if isinstance(lease, Lease):
         parts.append(f"token={lease.token}")
@@ -167,7 +167,8 @@ def _event(event: Any) -> str:
 
 def _snapshot(snapshot: Any) -> str:
     steps = getattr(snapshot, "steps_by_seq", {})
-    return f"through #{snapshot.through_seq} ({len(steps)} steps)"
+    count = len(steps)
+    return f"through #{snapshot.through_seq} ({count} value{'' if count == 1 else 's'})"
 
 
 def outcome_text(outcome: Outcome) -> str:
