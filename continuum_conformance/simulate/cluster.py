@@ -188,7 +188,7 @@ class Cluster:
         return Finding(
             "liveness",
             f"{runs[0]}{more} is not finished {since:.0f} minutes after the faults have stopped: it is {state}",
-            self.scheduler.now,
+            min(self.scheduler.now, end),
             runs[0],
         )
 

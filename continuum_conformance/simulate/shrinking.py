@@ -19,10 +19,12 @@ from continuum_conformance.simulate.workflow import Entry, Workflow
 
 __all__ = ["ATTEMPTS", "shrink"]
 
-ATTEMPTS = 1_000
+ATTEMPTS = 600
 """How many smaller worlds are tried at most."""
 
-SHIFT = 4
+PATIENCE = 300_000
+"""Milliseconds for which a smaller world is waited for, after the failing one was wrong."""
+
 SOONER = 12
 """How many calls earlier a fault of a message may be tried."""
 
@@ -77,7 +79,11 @@ def shrink(
         attempts: how many worlds may be tried.
     """
     search = _Search(found, attempt, attempts)
-    written = replace(found.written_out, until=_needed(found))
+    until, within = _needed(found), found.scenario.within
+    # A world that has not shown it soon after the failing one did is not waited for.
+    if found.finding is not None and found.finding.judge != "liveness":
+        within = max(0, found.finding.at - until) + PATIENCE
+    written = replace(found.written_out, until=until, within=within)
     if not search.tries(written) and not search.tries(found.written_out) and not search.tries(found.scenario):
         return found, False
     try:
@@ -89,7 +95,7 @@ def shrink(
                 break
     except _Spent:
         pass
-    return search.best, True
+    return attempt(replace(search.scenario, within=found.scenario.within)), True
 
 
 def _needed(found: Simulated) -> int:
@@ -193,14 +199,17 @@ def _workflows(search: _Search) -> None:
             if workflow is not None and workflow != run.workflow:
                 shorter = _with_workflow(search.scenario, place, workflow)
                 # With fewer calls before it, a message's fault strikes the same call under a smaller number.
-                any(search.tries(candidate) for candidate in (shorter, *_shifted(shorter)))
+                less = len(run.workflow) - len(workflow)
+                any(search.tries(candidate) for candidate in (shorter, *_shifted(shorter, less)))
 
 
-def _shifted(scenario: Scenario) -> Iterator[Scenario]:
-    if any(fault.of_message for fault in scenario.faults):
-        for less in range(1, SHIFT + 1):
+def _shifted(scenario: Scenario, less: int) -> Iterator[Scenario]:
+    """With the faults of appends and snapshots so many calls earlier."""
+    counted = [fault for fault in scenario.faults if fault.operation in ("append", "take_snapshot")]
+    for shift in (less, 1) if less > 1 else (less,):
+        if shift and counted:
             faults = tuple(
-                replace(f, call=max(0, f.call - less)) if f.of_message else f for f in scenario.faults
+                replace(f, call=max(0, f.call - shift)) if f in counted else f for f in scenario.faults
             )
             yield replace(scenario, faults=faults)
 

@@ -69,7 +69,7 @@ class Store:
         handle = self._handles.get(name)
         if handle is None:
             handle = self._handles[name] = self._subject.open(name)
-        return handle.direct(operation) if self.virtual else handle.call(operation)
+        return handle.direct(operation, traced=False) if self.virtual else handle.call(operation)
 
     def forget(self, name: str) -> None:
         """A worker has died: its handle is used no more, and its next life gets a new one."""

@@ -142,9 +142,8 @@ def operation_text(operation: Operation) -> str:
         parts.append(_event(arguments["event"]))
     if "snapshot" in arguments:
         parts.append(_snapshot(arguments["snapshot"]))
-    for root in ("input", "result", "error"):
-        if root in arguments:
-            parts += [f"{root}={shown(arguments[root], 40)}"]
+    terms = (root for root in ("input", "result", "error") if root in arguments)
+    parts.extend(f"{root}={shown(arguments[root], 40)}" for root in terms)
     lease = arguments.get("lease")
     if isinstance(lease, Lease):
         parts.append(f"token={lease.token}")

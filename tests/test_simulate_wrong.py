@@ -1,0 +1,134 @@
+"""Engines and adapters that are wrong in a cluster are found by the standard campaign, and told on one screen."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # they are named as `tests.simulated...`
+
+from continuum_conformance.simulate.campaign import Job, campaign
+from continuum_conformance.simulate.files import SavedWorldError, is_world, load, save
+from continuum_conformance.simulate.shrinking import shrink
+from continuum_conformance.simulate.story import story_lines, story_of
+from tests.simulated import adapters, engines
+
+IN_MEMORY = "continuum_adapters.in_memory:InMemoryHarness"
+STANDARD = range(200)
+WORKERS, STEPS, COLUMNS = 3, 20, 80
+
+
+def found_and_told(job):
+    """The campaign's first find, made smaller, with its story held to what fits on a screen."""
+    done = campaign(job, STANDARD, first=True)
+    assert done.failing, "the standard campaign finds nothing"
+    seed = min(done.failing)
+    small, came_back = shrink(job.simulate(job.scenario(seed)), job.simulate)
+    assert came_back
+    assert small.finding.judge == done.failing[seed].judge
+    assert len(small.scenario.workers) <= WORKERS
+    assert len(story_of(small)) <= STEPS
+    assert all(len(line) <= COLUMNS for line in story_lines(small))
+    assert job.simulate(small.scenario).trace.text == small.trace.text  # replays exactly
+    return small
+
+
+@pytest.mark.parametrize(("engine", "judges"), engines.WRONG.items(), ids=lambda v: str(v).rpartition("_")[2])
+def test_a_wrong_engine_is_found(engine, judges):
+    small = found_and_told(Job(IN_MEMORY, engine=engine))
+    assert small.finding.judge in judges
+    assert small.finding.clauses == ()
+
+
+@pytest.mark.parametrize(("target", "clauses"), adapters.WRONG.items(), ids=lambda v: str(v).rpartition(":")[2])
+def test_a_wrong_adapter_is_found(target, clauses):
+    small = found_and_told(Job(target))
+    assert small.finding.judge == "model"
+    assert small.finding.clauses[0] in clauses
+
+
+def test_there_are_enough_of_each():
+    assert len(engines.WRONG) >= 6
+    assert len(adapters.WRONG) >= 12
+
+
+@pytest.fixture(scope="module")
+def small():
+    return found_and_told(Job(IN_MEMORY, engine="tests.simulated.engines:worker_FinishesUnfenced"))
+
+
+def test_a_story_is_told_line_by_line(small):
+    lines = story_lines(small)
+    assert lines[0].split() == ["time", "who", "what"]
+    (deciding,) = (line for line in lines if line.startswith(">"))
+    assert "token=None" in deciding
+    said = " ".join(" ".join(lines).split())
+    assert "took effect under no lease rule: what changes a run is written under a lease" in said
+
+
+def test_a_world_is_kept_in_a_file_and_replays(small, tmp_path):
+    file = tmp_path / "deep" / "world.json"
+    save(small, file, target=IN_MEMORY, engine="tests.simulated.engines:worker_FinishesUnfenced")
+    assert is_world(file)
+    saved = load(file)
+    again = Job(saved.target, engine=saved.engine).simulate(saved.scenario)
+    assert again.finding == small.finding
+    mended = Job(saved.target).simulate(saved.scenario)
+    assert mended.finding is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "is no replay file"),
+        ("[]", "holds no simulated world"),
+        ('{"kind": "simulation", "format": 99}', "has format 99"),
+        ('{"kind": "simulation", "format": 1}', "is damaged"),
+    ],
+)
+def test_what_is_no_world_is_refused(text, said, tmp_path):
+    file = tmp_path / "x.json"
+    file.write_text(text)
+    with pytest.raises(SavedWorldError, match=said):
+        load(file)
+
+
+def test_a_world_in_which_nothing_is_wrong_is_not_kept(tmp_path):
+    job = Job(IN_MEMORY)
+    with pytest.raises(ValueError, match="nothing was wrong"):
+        save(job.simulate(job.scenario(0)), tmp_path / "x.json", target=IN_MEMORY)
+
+
+def test_a_find_that_does_not_come_back_is_kept_as_it_was():
+    job = Job(IN_MEMORY, engine="tests.simulated.engines:worker_FinishesUnfenced")
+    found = job.simulate(job.scenario(0))
+    right = Job(IN_MEMORY)
+    kept, came_back = shrink(found, right.simulate)
+    assert not came_back
+    assert kept is found
+
+
+def test_shrinking_ends_when_its_attempts_are_spent():
+    job = Job(IN_MEMORY, engine="tests.simulated.engines:worker_FinishesUnfenced")
+    found = job.simulate(job.scenario(0))
+    tried = []
+
+    def attempt(scenario):
+        tried.append(scenario)
+        return job.simulate(scenario)
+
+    kept, came_back = shrink(found, attempt, attempts=5)
+    assert came_back
+    assert len(tried) == 5 + 1  # and once more, with all the time that the world had
+    assert kept.finding.judge == found.finding.judge
+
+
+def test_a_smaller_world_must_show_the_same():
+    """A world in which another judge finds something does not stand for it."""
+    job = Job(IN_MEMORY, engine="tests.simulated.engines:worker_FinishesUnfenced")
+    other = Job(IN_MEMORY, engine="tests.simulated.engines:worker_ForgetsARunThatItLost")
+    found = job.simulate(job.scenario(0))
+    kept, came_back = shrink(found, other.simulate)
+    assert (kept, came_back) == (found, False)
