@@ -238,7 +238,7 @@ def _summary(screen: Screen, done: Campaign, *, single: bool) -> None:
     met = [(name, f"{done.sometimes[name]:,}") for name in SOMETIMES if done.sometimes[name]]
     half = (len(met) + 1) // 2
     for row in range(half):
-        cells = [f"{name:<30}{count:>6}" for name, count in met[row::half]]
+        cells = [f"{name:<27}{count:>9}" for name, count in met[row::half]]
         screen.line("  " + "   ".join(cells))
     if done.never and not single:
         screen.line()

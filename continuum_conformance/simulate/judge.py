@@ -270,7 +270,7 @@ class Judge:
             count["fenced load refused"] += name == "load_with_snapshot" and fenced
             count["duplicate append refused"] += name == "append" and outcome.error == "SequenceConflict"
             count["start unseen"] += name == "start_run" and book.unsure
-            count["claim of a finished run refused"] += (
+            count["claim of a finished run"] += (
                 name == "acquire" and before is not None and before.state.terminal
             )
             return

@@ -18,14 +18,17 @@ from continuum_conformance.harness import Subject
 from continuum_conformance.simulate.cluster import Worker
 from continuum_conformance.simulate.dice import Dice
 from continuum_conformance.simulate.expected import SimulatedRun
-from continuum_conformance.simulate.nemesis import KINDS, MESSAGES, Rates, draw_faults, draw_rates
+from continuum_conformance.simulate.nemesis import EARLY, KINDS, MESSAGES, Rates, draw_faults, draw_rates
 from continuum_conformance.simulate.scenario import HOUR, PlannedRun, Scenario
 from continuum_conformance.simulate.shrinking import shrink
 from continuum_conformance.simulate.simulation import Simulated, simulate
 from continuum_conformance.simulate.story import story_lines
 from continuum_conformance.simulate.workflow import Workflow
 
-__all__ = ["SimulatedCluster", "SimulationFailed"]
+__all__ = ["FAULTS", "SimulatedCluster", "SimulationFailed"]
+
+FAULTS = (*KINDS, *MESSAGES, EARLY)
+"""All kinds of fault."""
 
 
 class SimulationFailed(AssertionError):
@@ -50,7 +53,7 @@ class SimulatedCluster:
         runs: what is started, and what must come of it.
         workers: how many machines there are.
         hours: of virtual time in which runs are started and things go wrong.
-        faults: the kinds of fault that there may be, of `nemesis.KINDS` and `nemesis.MESSAGES`; by default all.
+        faults: the kinds of fault that there may be, of `FAULTS`; by default all.
         journal: the adapter: a target string, a harness, or a class or factory of one, which each world makes anew.
         within: hours after the last fault within which every run must be finished.
 
@@ -65,7 +68,7 @@ class SimulatedCluster:
         *,
         workers: int = 3,
         hours: float = 1.0,
-        faults: Collection[str] = (*KINDS, *MESSAGES),
+        faults: Collection[str] = FAULTS,
         journal: Any = "in_memory",
         within: float = 6.0,
     ) -> None:
@@ -74,11 +77,9 @@ class SimulatedCluster:
         self._workers, self._until = tuple(range(1, workers + 1)), round(hours * HOUR)
         self._faults = frozenset(faults)
         self._within = round(within * HOUR)
-        unknown = self._faults - {*KINDS, *MESSAGES}
+        unknown = self._faults - {*FAULTS}
         if unknown:
-            raise ValueError(
-                f"{', '.join(sorted(unknown))} is no fault; there are {', '.join((*KINDS, *MESSAGES))}"
-            )
+            raise ValueError(f"{', '.join(sorted(unknown))} is no fault; there are {', '.join(FAULTS)}")
         ids = [run.run_id for run in self._runs.values()]
         if not ids or len(set(ids)) < len(ids):
             raise ValueError("a cluster needs runs, each with an id of its own")
@@ -88,8 +89,8 @@ class SimulatedCluster:
         dice = Dice(seed, "nemesis")
         faults = draw_faults(dice, self._workers, len(self._runs), self._until)
         drawn = draw_rates(dice)
-        kept = {kind.replace(" ", "_") for kind in self._faults & MESSAGES.keys()}
-        rates = replace(Rates(), **{name: getattr(drawn, name) for name in kept}, early=drawn.early)
+        kept = {kind.replace(" ", "_") for kind in self._faults & {*MESSAGES, EARLY}}
+        rates = replace(Rates(), **{name: getattr(drawn, name) for name in kept})
         return Scenario(
             seed,
             self._workers,

@@ -30,7 +30,7 @@ SOMETIMES: Mapping[str, str] = {
     "old snapshot": "a snapshot came that was older than the latest one",
     "snapshot again": "a snapshot was taken twice for one seq",
     "replay from a snapshot": "a worker went on from another worker's snapshot",
-    "claim of a finished run refused": "a worker tried for a run that was finished",
+    "claim of a finished run": "a worker tried for a run that was finished",
     "crash under a lease": "a machine died while it held a lease",
     "pause beyond the lease": "a machine stood still until its lease had expired",
     "clock jumped under a timer": "a wall clock jumped while a timer ran",
