@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 
 import pytest
+from continuum_adapters.in_memory import InMemoryHarness, InMemoryJournal
 
-from continuum_adapters.in_memory import InMemoryHarness
 from continuum_conformance.contract.targets import TargetError
 from continuum_conformance.harness import Subject
 from continuum_conformance.postgres import provide
@@ -161,6 +162,93 @@ def test_an_adapter_with_uuids_for_run_ids_and_without_snapshots_is_simulated():
     came = world(Scenario.draw(1, workers=3, runs=4, hours=1), Plain)
     assert came.finding is None
     assert not any(m.operation and m.operation.name == "take_snapshot" for m in came.trace.moments)
+
+
+class Hanging(InMemoryHarness):
+    """Its suspend never comes back."""
+
+    class journal_class(InMemoryJournal):  # noqa: N801 - the harness's own name for it
+        def suspend(self, instance, run_id, lease_token):
+            threading.Event().wait()
+
+
+def test_a_call_that_does_not_come_back_is_a_finding():
+    timer = Workflow("timer", (Entry("timer", 0, 0), Entry("fired", 0, 600)), 5)
+    came = simulate(quiet(timer), Subject(Hanging, limit=0.2))
+    assert came.finding.message == "suspend did not come back within 0.2 s"
+    assert came.finding.clauses == ("CON-4",)
+
+
+@pytest.mark.parametrize("clock", [True, False])
+def test_an_async_adapter_is_simulated(clock):
+    class Harness(InMemoryHarness):
+        def open(self):
+            return Coroutines(super().open())
+
+        def close(self, journal):
+            pass
+
+    harness = Harness()
+    if not clock:
+        harness = Unclocked(harness)
+    came = simulate(Scenario.draw(1, workers=3, runs=3, hours=1), Subject(harness))
+    assert came.finding is None
+    assert came.operations > 20
+
+
+class Unclocked:
+    """A harness that tells of no clock."""
+
+    capabilities = InMemoryHarness.capabilities
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def open(self):
+        return self.inner.open()
+
+
+class Coroutines:
+    """A journal as coroutines."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    async def start_run(self, *given):
+        return self.inner.start_run(*given)
+
+    async def append(self, *given):
+        return self.inner.append(*given)
+
+    async def load(self, *given):
+        return self.inner.load(*given)
+
+    async def load_with_snapshot(self, *given):
+        return self.inner.load_with_snapshot(*given)
+
+    async def take_snapshot(self, *given):
+        return self.inner.take_snapshot(*given)
+
+    async def suspend(self, *given):
+        return self.inner.suspend(*given)
+
+    async def complete(self, *given):
+        return self.inner.complete(*given)
+
+    async def fail(self, *given):
+        return self.inner.fail(*given)
+
+    async def get_run(self, *given):
+        return self.inner.get_run(*given)
+
+    async def acquire(self, *given):
+        return self.inner.acquire(*given)
+
+    async def renew(self, *given):
+        return self.inner.renew(*given)
+
+    async def release(self, *given):
+        return self.inner.release(*given)
 
 
 # -- what strikes --

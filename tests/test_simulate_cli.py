@@ -59,6 +59,12 @@ def test_a_wrong_engine_is_1_and_its_file_replays(run):
     assert "took effect under" in out
     assert "seed 0, made as small as it would go: 1 worker, 1 run" in out
     assert "replay: continuum-conformance replay out/simulate-0.json" in out
+    assert "it is the engine that is wrong" in " ".join(out.split())
+    collected = json.loads(Path("out/campaign.json").read_text("utf-8"))
+    assert (collected["simulated"], collected["seeds"]) == (4, [0, 3])
+    assert [(found["seed"], found["judge"]) for found in collected["failing"]] == [
+        (seed, "writer") for seed in range(4)
+    ]
     page = Path("out/simulate-0.html").read_text("utf-8")
     assert "<script" not in page
     assert "took effect under" in page
@@ -78,7 +84,9 @@ def test_a_world_that_was_mended_is_0(run):
 def test_a_wrong_adapter_names_its_clauses(run):
     code, out, _ = run("simulate", WRONG_ADAPTER, "--seeds", "0..9", "--first")
     assert code == 1
-    assert "(LEA-1, LEA-4)" in " ".join(out.split())
+    told = " ".join(out.split())
+    assert "(LEA-1, LEA-4)" in told
+    assert "it is the journal that is wrong" in told
     saved = json.loads(Path(".continuum/simulate-0.json").read_text("utf-8"))
     assert saved["clauses"] == ["LEA-1", "LEA-4"]
 

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from continuum_adapters.in_memory import InMemoryHarness, InMemoryJournal
+
 from continuum_conformance.contract import (
     Instance,
     JournalUnavailable,

@@ -42,7 +42,9 @@ def test_a_wrong_engine_is_found(engine, judges):
     assert small.finding.clauses == ()
 
 
-@pytest.mark.parametrize(("target", "clauses"), adapters.WRONG.items(), ids=lambda v: str(v).rpartition(":")[2])
+@pytest.mark.parametrize(
+    ("target", "clauses"), adapters.WRONG.items(), ids=lambda v: str(v).rpartition(":")[2]
+)
 def test_a_wrong_adapter_is_found(target, clauses):
     small = found_and_told(Job(target))
     assert small.finding.judge == "model"

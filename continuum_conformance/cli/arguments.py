@@ -231,7 +231,7 @@ def _simulate(parser: argparse.ArgumentParser) -> None:
     written.add_argument(
         "--report",
         metavar="DIR",
-        help="the replay file, and the story as a page with a picture (default: the file alone, under .continuum)",
+        help="campaign.json, and of what is wrong a replay file and a page with a picture (default: the replay file alone, under .continuum)",
     )
     written.add_argument(
         "--trace", metavar="FILE", help="with --seed: all that happened, a line for each moment"

@@ -6,6 +6,7 @@ Also what ``replay`` does with a world that was kept.
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import signal
 import sys
@@ -17,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from continuum_conformance import __version__
 from continuum_conformance.cli.adapter import load_subject, open_store, require_sensible_store
 from continuum_conformance.cli.console import Console
 from continuum_conformance.cli.stop import Stop
@@ -70,13 +72,15 @@ def simulate(options: argparse.Namespace, console: Console) -> int:
             file = folder / f"simulate-{min(done.failing)}.json"
             if small.finding is not None:
                 _keep(small, file, options, min(done.failing))
+    if options.report:
+        _write(folder / "campaign.json", json.dumps(_collected(options, seeds, done), indent=1) + "\n")
     _summary(screen, done, single=options.seed is not None)
     for note in notes:
         screen.prose(note, label="-", gutter=2)
     if small is None or file is None:
         screen.line(f"{screen.paint('nothing wrong', 'green')}: {plural(done.seeds, 'world')}")
         return 0
-    _tell(screen, small, min(done.failing), exact=exact)
+    _tell(screen, small, min(done.failing), options.engine, exact=exact)
     screen.line()
     screen.line(f"replay: continuum-conformance replay {file}")
     if options.report:
@@ -213,8 +217,31 @@ def _keep(small: Simulated, file: Path, options: argparse.Namespace, seed: int) 
         _write(file.with_suffix(".html"), page)
 
 
+def _collected(options: argparse.Namespace, seeds: range, done: Campaign) -> dict[str, Any]:
+    """All that a campaign has come to, in one place."""
+    return {
+        "kit_version": __version__,
+        "target": options.target,
+        "engine": options.engine,
+        "workers": options.workers,
+        "runs": options.runs,
+        "hours": options.hours,
+        "seeds": [seeds[0], seeds[-1]],
+        "simulated": done.seeds,
+        "operations": done.operations,
+        "virtual_hours": round(done.hours, 3),
+        "processor_seconds": round(done.seconds, 3),
+        "sometimes": {name: done.sometimes[name] for name in SOMETIMES},
+        "failing": [
+            {"seed": seed, "judge": found.judge, "clauses": list(found.clauses), "message": found.message}
+            for seed, found in sorted(done.failing.items())
+        ],
+    }
+
+
 def _write(file: Path, text: str) -> None:
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, "utf-8", newline="\n")
     except OSError as error:
         raise Stop(2, f"{file} cannot be written: {error.strerror or error}") from None
@@ -246,7 +273,7 @@ def _summary(screen: Screen, done: Campaign, *, single: bool) -> None:
     screen.line()
 
 
-def _tell(screen: Screen, small: Simulated, seed: int, *, exact: bool) -> None:
+def _tell(screen: Screen, small: Simulated, seed: int, engine: str, *, exact: bool) -> None:
     scenario = small.scenario
     parts = (
         plural(len(scenario.workers), "worker"),
@@ -258,6 +285,20 @@ def _tell(screen: Screen, small: Simulated, seed: int, *, exact: bool) -> None:
     screen.line(f"{screen.paint(f'seed {seed}', 'bold')}, {how}: {', '.join(parts)}")
     screen.line()
     _print_story(screen, small)
+    if small.finding is not None:
+        screen.line()
+        screen.prose(_whose(small.finding.judge, engine))
+
+
+def _whose(judge: str, engine: str) -> str:
+    if judge == "model":
+        return "The contract's model judges every answer of the journal: it is the journal that is wrong."
+    if engine:
+        return "The journal has kept the contract up to here: it is the engine that is wrong."
+    return (
+        "The journal has kept the contract in every answer, and the kit's own engine is meant to be right over "
+        "every such journal. Please report this world."
+    )
 
 
 def _print_story(screen: Screen, simulated: Simulated) -> None:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from continuum_conformance.simulate.nemesis import Fault
 from continuum_conformance.simulate.scenario import PlannedRun, Scenario
-from continuum_conformance.simulate.simulation import Simulated
+from continuum_conformance.simulate.simulation import HANG, Simulated
 from continuum_conformance.simulate.story import story_of
 from continuum_conformance.simulate.workflow import Entry, Workflow
 
@@ -78,6 +78,8 @@ def shrink(
         attempt: lets a world happen anew.
         attempts: how many worlds may be tried.
     """
+    if found.finding is not None and found.finding.shape.endswith(HANG):
+        return found, True  # each attempt would take as long as a call may
     search = _Search(found, attempt, attempts)
     until, within = _needed(found), found.scenario.within
     # A world that has not shown it soon after the failing one did is not waited for.

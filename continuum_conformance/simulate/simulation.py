@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -22,7 +23,10 @@ from continuum_conformance.simulate.scheduler import Scheduler
 from continuum_conformance.simulate.store import EPOCH, Store
 from continuum_conformance.simulate.trace import Trace
 
-__all__ = ["Simulated", "simulate"]
+__all__ = ["HANG", "Simulated", "simulate"]
+
+HANG = "hang"
+"""Ends the shape of a finding that a call did not come back."""
 
 
 @dataclass
@@ -84,6 +88,43 @@ def _planned(
     return planned
 
 
+def _watched(cluster: Cluster, store: Store, end: int, limit: float) -> Finding | None:
+    """Let the world go on to its end, and watch that every call comes back; one that does not is a finding.
+
+    The world has no part in it: it is in a thread of its own, and only looked at in real time now and then.
+    """
+    over = threading.Event()
+    raised: list[BaseException] = []
+
+    def go() -> None:
+        try:
+            try:
+                cluster.run(end)
+            finally:
+                cluster.end()
+        except BaseException as error:  # noqa: BLE001 - handed on below
+            raised.append(error)
+        over.set()
+
+    threading.Thread(target=go, name="world", daemon=True).start()
+    seen = -1
+    while not over.wait(limit):
+        stuck = store.inside
+        if stuck is not None and store.calls == seen:
+            return Finding(
+                "model",
+                f"{stuck.name} did not come back within {limit:g} s",
+                cluster.scheduler.now,
+                stuck.run_id,
+                ("CON-4",),
+                f"{stuck.name} {HANG}",
+            )
+        seen = store.calls
+    if raised:
+        raise raised[0]
+    return None
+
+
 def simulate(
     scenario: Scenario,
     subject: Subject,
@@ -133,15 +174,13 @@ def simulate(
     )
     for run in planned:
         cluster.start(run.run_id, run.workflow, run.input, run.start)
-    try:
-        cluster.run(scenario.until + scenario.bound)
-    finally:
-        cluster.end()
+    finding = _watched(cluster, store, scenario.until + scenario.bound, subject.limit)
+    if finding is None:  # else a call is still under way
         store.close()
         subject.shutdown()
     return Simulated(
         scenario,
-        cluster.finding,
+        cluster.finding or finding,
         cluster.trace,
         judge.sometimes,
         cluster.operations,

@@ -43,6 +43,10 @@ class Store:
         self.virtual = callable(getattr(subject.harness, "clock", None))
         if self.virtual:
             subject.harness.clock = clock
+        self.calls = 0
+        """How many calls have been made so far."""
+        self.inside: Operation | None = None
+        """The call that has not come back yet."""
         self._subject = subject
         self._handles: dict[str, Handle] = {}
         self._left: list[Handle] = []
@@ -69,7 +73,13 @@ class Store:
         handle = self._handles.get(name)
         if handle is None:
             handle = self._handles[name] = self._subject.open(name)
-        return handle.direct(operation, traced=False) if self.virtual else handle.call(operation)
+        self.calls, self.inside = self.calls + 1, operation
+        if self.virtual and not self._subject.is_async:
+            outcome = handle.direct(operation, traced=False)
+        else:
+            outcome = handle.call(operation)
+        self.inside = None
+        return outcome
 
     def forget(self, name: str) -> None:
         """A worker has died: its handle is used no more, and its next life gets a new one."""

@@ -70,7 +70,7 @@ class Trace:
 
     def fault(self, at: int, who: str, fault: Fault, about: str | None = None) -> None:
         """Something went wrong; of the queue, about a run."""
-        self.moments.append(Moment(at, who, "fault", about, text=fault_text(fault), fault=fault))
+        self.moments.append(Moment(at, who, "fault", about, text=fault_text(fault, about), fault=fault))
 
     def lost(self, at: int, who: str, operation: Operation) -> None:
         """A call never arrived."""
@@ -110,8 +110,8 @@ def span(millis: int) -> str:
     return f"{millis / 60_000:.3g} min"
 
 
-def fault_text(fault: Fault) -> str:
-    """A fault, as the one whom it strikes may tell it."""
+def fault_text(fault: Fault, about: str | None = None) -> str:
+    """A fault, as the one whom it strikes may tell it; of the queue, with the run that it is about."""
     lasts = span(abs(fault.lasts))
     return {
         "crash": f"dies, and is back in {lasts}",
@@ -122,12 +122,12 @@ def fault_text(fault: Fault) -> str:
         "outage": f"is away for {lasts}",
         "skew": f"wall clock jumps {'forward' if fault.lasts > 0 else 'back'} by {lasts}",
         "release": "is asked to give its leases back",
-        "herd": f"offers run {fault.run} to everyone at once",
+        "herd": f"offers {about} to everyone at once",
         "delay request": f"its {fault.operation} is delayed by {lasts}",
         "delay reply": f"the answer to its {fault.operation} is delayed by {lasts}",
         "freeze": f"stands still for {lasts}, as its {fault.operation} leaves it",
         "stall": f"stands still for {lasts}, as the answer to its {fault.operation} reaches it",
-        "early": f"offers a run {lasts} after it was parked, before its time",
+        "early": f"offers {about} before its time",
         "die": f"dies as its {fault.operation} leaves it, and is back in {lasts}",
         "lose request": f"its {fault.operation} is lost",
         "lose reply": f"the answer to its {fault.operation} is lost",

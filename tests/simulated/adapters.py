@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from continuum_adapters.in_memory import TAKEABLE, InMemoryJournal, RunRecord
+
 from continuum_conformance.contract import Lease, LeaseLost, LeaseMismatch, RunNotActive, RunState
 from tests.known_bad.registry import harness_for
 
