@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 from continuum_adapters.in_memory import InMemoryHarness, InMemoryJournal
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from hypothesis.database import DirectoryBasedExampleDatabase
 
 from continuum_conformance.contract import (
     Instance,
@@ -65,6 +68,32 @@ def test_the_broken_example_is_told_as_in_the_docs(examples):
     assert "stands still" in story
     docs = (EXAMPLES.parent / "simulate.md").read_text("utf-8")
     assert story.split("\n\n", 1)[1].strip() in docs
+
+
+def test_hypothesis_keeps_a_failing_seed_for_others(examples, tmp_path):
+    """As in the docs: whoever shares the database tries it first."""
+    _, broken, orders = examples
+    tried = []
+
+    @settings(
+        database=DirectoryBasedExampleDatabase(tmp_path),
+        phases=(Phase.reuse, Phase.generate),
+        deadline=None,
+        derandomize=False,
+    )
+    @given(seed=st.integers(0, 2**32))
+    def every_order_is_shipped_once(seed):
+        tried.append(seed)
+        finding = cluster(broken.worker, orders).run(seed).finding
+        assert finding is None, finding
+
+    with pytest.raises(AssertionError):
+        every_order_is_shipped_once()
+    failing = tried[-1]
+    tried.clear()
+    with pytest.raises(AssertionError):
+        every_order_is_shipped_once()
+    assert tried[0] == failing
 
 
 # -- a worker function that blocks --

@@ -407,10 +407,11 @@ class Cluster:
         """Carry out a call at the store, now, and have it judged; a finish is looked at at once."""
         now = self.scheduler.now
         carried_out = self.store.perform(name, operation)
-        for done, outcome in carried_out:
+        for place, (done, outcome) in enumerate(carried_out):
             self.operations += 1
             self.trace.effect(now, name, done, outcome, remark)
-            self._found(self.judge.effect(caller, done, outcome, now))
+            # What comes after the first is the kit's doing, not the worker's.
+            self._found(self.judge.effect(caller if place == 0 else None, done, outcome, now))
         # Of an acquire that took two: what the acquire gave, unless the renewal failed.
         answer = next((outcome for _, outcome in carried_out if not outcome.ok), carried_out[0][1])
         if answer.ok and self.finding is None:
@@ -425,6 +426,7 @@ class Cluster:
             lease = outcome.value if name == "acquire" else operation.arguments["lease"]
             ttl = operation.arguments["ttl"]
             self._expiry[run_id] = self._expiry.get(run_id, 0) + 1
+            self.judge.book(run_id).expires = self.scheduler.now + round(1_000 * ttl)
             if ttl and isinstance(lease, Lease):
                 self.scheduler.after(round(1_000 * ttl), self._expire, lease, self._expiry[run_id])
 
