@@ -164,6 +164,15 @@ def test_an_adapter_with_uuids_for_run_ids_and_without_snapshots_is_simulated():
     assert not any(m.operation and m.operation.name == "take_snapshot" for m in came.trace.moments)
 
 
+@pytest.mark.parametrize("target", [InMemoryJournal, InMemoryHarness()])
+def test_a_bare_journal_and_a_harness_that_is_used_again_are_simulated(target):
+    for seed in range(2):
+        scenario = Scenario.draw(seed, workers=3, runs=3, hours=1)
+        came = simulate(scenario, Subject(target), instance=f"world-{seed}")
+        assert came.finding is None
+        assert came.operations > 20
+
+
 class Hanging(InMemoryHarness):
     """Its suspend never comes back."""
 

@@ -235,6 +235,39 @@ def test_a_call_fails_before_or_after_its_effect(kind, unknown, events):
     assert journal.faults == [(2, "append", kind)]
 
 
+def test_a_refusal_may_be_unseen_too():
+    journal = faulty({1: "unseen"})
+    with pytest.raises(RunNotFound):
+        journal.acquire(HERE, "none", "me", 60)
+    with pytest.raises(JournalUnavailable):
+        journal.acquire(HERE, "none", "me", 60)
+
+
+def test_a_lease_that_was_given_back_is_not_fenced():
+    journal = faulty({3: "fenced"})
+    lease = started(journal)
+    journal.release(HERE, lease)
+    journal.append(HERE, "r", {"type": "e"}, None)
+    assert journal.faults == []
+
+
+def starts_a_child(node):
+    """Every run starts another one, of which nobody knew."""
+    while True:
+        run_id = node.next_run()
+        lease = node.journal.acquire(node.instance, run_id, node.name, 600)
+        node.journal.start_run(node.instance, f"{run_id}-child", "child", None)
+        node.journal.complete(node.instance, f"{run_id}-child", None, None)
+        node.journal.complete(node.instance, run_id, "well", lease.token)
+        node.done(run_id)
+
+
+def test_a_write_without_a_lease_is_found_on_runs_that_nobody_planned_too():
+    finding = cluster(starts_a_child, RUNS[:1], faults=[]).run().finding
+    assert finding.judge == "writer"
+    assert finding.run_id == "run-0-child"
+
+
 def test_who_is_fenced_really_is():
     inner = InMemoryJournal()
     journal = FaultyJournal(inner, 7, FaultPlan.exactly({2: "fenced"}))

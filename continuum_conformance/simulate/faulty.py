@@ -143,9 +143,16 @@ class FaultyJournal:
             raise _unavailable(name, key[1], unknown=kind == "lost")
         if kind == "fenced":
             yield from self._takeover(arguments["instance"], key)
-        answer = yield getattr(self._journal, name), values, named
+        try:
+            answer = yield getattr(self._journal, name), values, named
+        except JournalError:
+            if kind == "unseen":  # a refusal is not heard either
+                raise _unavailable(name, key[1], unknown=True) from None
+            raise
         if name == "acquire":
             self._leases[key] = answer
+        elif name in ("release", "complete", "fail"):
+            self._leases.pop(key, None)
         if kind == "unseen":
             raise _unavailable(name, key[1], unknown=True)
         return answer

@@ -90,6 +90,7 @@ class Book:
     """What is known of one run."""
 
     expected: Expected
+    planned: bool = True
     world: World = field(default_factory=dict)
     expires: int = -1
     granted: dict[int, Caller] = field(default_factory=dict)
@@ -133,13 +134,13 @@ class Judge:
 
     @property
     def unfinished(self) -> list[str]:
-        """The runs that are not final yet."""
-        return [run_id for run_id, book in self.books.items() if not book.finished]
+        """The planned runs that are not final yet."""
+        return [run_id for run_id, book in self.books.items() if book.planned and not book.finished]
 
     def book(self, run_id: Any) -> Book:
         """What is known of a run; of one that nobody planned, nothing is expected."""
         if run_id not in self.books:
-            self.books[run_id] = Book(Expected())
+            self.books[run_id] = Book(Expected(), planned=False)
         return self.books[run_id]
 
     def sent(self, operation: Operation, now: int) -> None:
@@ -210,7 +211,7 @@ class Judge:
             wrong = about.timer(run.events[-1], now)
             return Finding("timer", wrong, now, operation.run_id) if wrong else None
         if name in FINISHES:
-            self.unfinished_count -= 1
+            self.unfinished_count -= book.planned
             value = run.result if name == "complete" else run.error
             wrong = about.outcome(run.state.value, value, run.events)
             return Finding("finish", wrong, now, operation.run_id) if wrong else None

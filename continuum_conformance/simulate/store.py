@@ -8,10 +8,12 @@ of 0. Between acquire and renew nothing happens, so a lost reply leaves no lease
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 
 from continuum_conformance.contract.records import Instance, Lease
+from continuum_conformance.contract.targets import JournalHarness
 from continuum_conformance.harness import HarnessError, Subject
 from continuum_conformance.harness.subject import Handle
 from continuum_conformance.model import Operation, Outcome
@@ -23,6 +25,8 @@ EPOCH = 1_700_000_000
 
 KIT = "kit"
 """Under this name the kit itself calls the journal."""
+
+ALONE = "the one handle"
 
 LASTING = 3_600
 """The ttl of a lease that must not expire by itself, in seconds."""
@@ -42,7 +46,10 @@ class Store:
         self.snapshots = "snapshots" in subject.capabilities
         self.virtual = callable(getattr(subject.harness, "clock", None))
         if self.virtual:
+            subject.harness = copy.copy(subject.harness)  # others may use it in worlds of their own
             subject.harness.clock = clock
+        # A bare journal class makes a store of its own for each handle.
+        self._single = isinstance(subject.harness, JournalHarness)
         self.calls = 0
         """How many calls have been made so far."""
         self.inside: Operation | None = None
@@ -70,6 +77,7 @@ class Store:
         return [(acquire, granted), (renew, self._call(name, renew))]
 
     def _call(self, name: str, operation: Operation) -> Outcome:
+        name = ALONE if self._single else name
         handle = self._handles.get(name)
         if handle is None:
             handle = self._handles[name] = self._subject.open(name)
