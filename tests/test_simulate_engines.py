@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from continuum_conformance.contract import (
     RunNotFound,
     SequenceConflict,
 )
+from continuum_conformance.harness import Subject
 from continuum_conformance.simulate import (
     FaultPlan,
     FaultyJournal,
@@ -29,6 +32,8 @@ from continuum_conformance.simulate import (
     SimulatedRun,
     SimulationFailed,
 )
+from continuum_conformance.simulate.nemesis import Fault
+from continuum_conformance.simulate.simulation import simulate
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 HERE = Instance("shop")
@@ -206,6 +211,70 @@ def test_a_call_with_wrong_arguments_is_a_finding_at_the_line():
     assert finding.judge == "worker"
     assert "acquire takes instance, run_id, owner, ttl" in finding.message
     assert "test_simulate_engines.py" in finding.message
+
+
+ENOUGH = threading.Event()
+
+
+async def awaits_nothing(node):
+    while not ENOUGH.is_set():
+        node.sleep(1)
+
+
+def test_a_loop_without_an_await_is_found():
+    came = simulate(
+        cluster(awaits_nothing, RUNS).scenario(0),
+        Subject(InMemoryHarness, limit=0.2),
+        worker=awaits_nothing,
+        given=dict(enumerate(RUNS)),
+    )
+    ENOUGH.set()
+    assert came.finding.judge == "worker"
+    assert "is an await missing in a loop?" in came.finding.message
+
+
+async def spawns_another_form(node):
+    node.spawn(beat, node, None, [])
+
+
+async def coroutine(node):
+    await node.sleep(1)
+
+
+@pytest.mark.parametrize(
+    ("worker", "said"),
+    [
+        (spawns_another_form, "spawn takes a coroutine function here"),
+        (lambda node: node.spawn(coroutine, node), "spawn takes a plain function that blocks here"),
+        (lambda node: coroutine(node), "returns a coroutine; write it as `async def`"),
+    ],
+)
+def test_forms_are_not_mixed(worker, said):
+    finding = cluster(worker, RUNS, faults=[]).run().finding
+    assert finding.judge == "worker"
+    assert said in finding.message
+
+
+class Tidy:
+    """An engine that cleans up when it ends, of whatever it ends."""
+
+    async def __call__(self, node):
+        run_id = await node.next_run()
+        lease = await node.journal.acquire(node.instance, run_id, node.name, 600)
+        try:
+            await node.sleep(3_000)
+        finally:
+            node.perform(run_id, "clean-up", lease)
+            await node.journal.complete(node.instance, run_id, "ill", lease.token)
+
+
+def test_a_dead_machine_does_nothing_on_its_way_out():
+    tidy = cluster(Tidy(), RUNS[:1], workers=1, within=1)
+    scenario = replace(tidy.scenario(0), faults=(Fault("crash", 1, at=5_000, lasts=10**9),), rates=None)
+    came = tidy.simulate(scenario)
+    assert came.finding.judge == "liveness"
+    assert "clean-up" not in came.trace.text
+    assert "complete" not in came.trace.text
 
 
 # -- a journal that misbehaves within the contract --

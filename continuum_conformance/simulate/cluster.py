@@ -24,7 +24,14 @@ from continuum_conformance.simulate.dice import Dice
 from continuum_conformance.simulate.judge import FINISHES, Caller, Finding, Judge
 from continuum_conformance.simulate.nemesis import CLIENT, EARLY, QUEUE, QUIET, Fault, Rates
 from continuum_conformance.simulate.node import Node
-from continuum_conformance.simulate.scheduler import Arrangement, Crashed, Scheduler, Task, ThreadTask
+from continuum_conformance.simulate.scheduler import (
+    Arrangement,
+    Crashed,
+    Scheduler,
+    Task,
+    ThreadTask,
+    is_coroutine_function,
+)
 from continuum_conformance.simulate.store import KIT, Store
 from continuum_conformance.simulate.trace import Trace
 
@@ -209,7 +216,7 @@ class Cluster:
         machine.up = True
         if life:
             self.trace.note(self.scheduler.now, machine.name, "is back")
-        blocking = not _is_coroutine_function(self._worker)
+        blocking = not is_coroutine_function(self._worker)
         self._launch(machine, self._worker, Node(self, machine, blocking=blocking))
 
     def _launch(self, machine: Machine, function: Callable[..., Any], *arguments: Any) -> None:
@@ -220,10 +227,10 @@ class Cluster:
                 self._fell(machine, error)
 
         task: Task | ThreadTask
-        if _is_coroutine_function(function):
+        if is_coroutine_function(function):
             task = Task(function(*arguments), failed)
         else:
-            task = ThreadTask(lambda: function(*arguments), failed)
+            task = ThreadTask(lambda: _blocking(function(*arguments), function), failed)
         machine.tasks = [known for known in machine.tasks if not known.dead]
         machine.tasks.append(task)
         self.scheduler.after(0, self._deliver, machine, task, None, None)
@@ -302,9 +309,9 @@ class Cluster:
         held = self.judge.holdings(machine.caller)
         if fault.kind in ("crash", "die"):
             self.judge.sometimes["crash under a lease"] += bool(held)
-            self._end_tasks(machine)
-            self.store.forget(machine.name)
             machine.up, machine.life = False, machine.life + 1
+            self._end_tasks(machine)  # whatever they do on their way out, they do no more from here
+            self.store.forget(machine.name)
             machine.paused_until = machine.skew = 0
             machine.release_asked, machine.inbox = False, []
             self._waiting = [(who, task) for who, task in self._waiting if who is not machine]
@@ -580,10 +587,11 @@ async def _started(node: Node, run_id: str, workflow: str, given: Any) -> None:
 _HERE = Path(__file__).parent
 
 
-def _is_coroutine_function(function: Any) -> bool:
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004 - an object whose __call__ is a coroutine function
-    )
+def _blocking(value: Any, function: Callable[..., Any]) -> None:
+    if inspect.iscoroutine(value):
+        value.close()
+        name = getattr(function, "__name__", type(function).__name__)
+        raise TypeError(f"{name} is a plain function that returns a coroutine; write it as `async def`")
 
 
 def _returned(operation: Operation, outcome: Outcome) -> tuple[Any, Exception | None]:

@@ -20,7 +20,7 @@ from continuum_conformance.contract.records import Instance, Lease
 from continuum_conformance.contract.terms import copy_term
 from continuum_conformance.model import Operation
 from continuum_conformance.simulate.dice import Dice
-from continuum_conformance.simulate.scheduler import Arrangement, ThreadTask, ask
+from continuum_conformance.simulate.scheduler import Arrangement, ThreadTask, ask, is_coroutine_function
 from continuum_conformance.simulate.store import EPOCH
 
 if TYPE_CHECKING:
@@ -84,7 +84,14 @@ class Node:
         self._cluster.offer(run_id)
 
     def spawn(self, function: Callable[..., Any], *arguments: Any) -> None:
-        """Do one more thing on this machine at the same time: a coroutine function, or a plain one that blocks."""
+        """Do one more thing on this machine at the same time: a function of the same form as the worker's.
+
+        Raises:
+            TypeError: when a coroutine function is given to a worker that blocks, or a plain one to a coroutine.
+        """
+        if is_coroutine_function(function) is self._blocking:
+            due = "plain function that blocks" if self._blocking else "coroutine function"
+            raise TypeError(f"spawn takes a {due} here, as the worker itself is one")
         if self._alive():
             self._cluster.spawn(self._machine, function, *arguments)
 

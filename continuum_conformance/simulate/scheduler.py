@@ -8,12 +8,13 @@ something. What it asks with is a function that arranges for the task to be resu
 from __future__ import annotations
 
 import heapq
+import inspect
 import threading
 import types
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
-__all__ = ["Arrangement", "Crashed", "Scheduler", "Task", "ThreadTask", "ask"]
+__all__ = ["Arrangement", "Crashed", "Scheduler", "Task", "ThreadTask", "ask", "is_coroutine_function"]
 
 _HERE = threading.local()
 
@@ -178,3 +179,10 @@ class ThreadTask:
             self._raised = raised
         self._arrange = None
         self._asked.release()
+
+
+def is_coroutine_function(function: Any) -> bool:
+    """Whether calling it gives a coroutine; an object with such a ``__call__`` counts."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 - an object whose __call__ is a coroutine function
+    )

@@ -12,7 +12,7 @@ from uuid import UUID
 from continuum_conformance.contract.records import Instance
 from continuum_conformance.contract.targets import TargetError
 from continuum_conformance.harness import Subject
-from continuum_conformance.model import Specification
+from continuum_conformance.model import Operation, Specification
 from continuum_conformance.simulate.cluster import Cluster, Worker
 from continuum_conformance.simulate.engine import worker as kit_worker
 from continuum_conformance.simulate.expected import Expected, OfWorkflow, SimulatedRun
@@ -26,7 +26,7 @@ from continuum_conformance.simulate.trace import Trace
 __all__ = ["HANG", "Simulated", "simulate"]
 
 HANG = "hang"
-"""Ends the shape of a finding that a call did not come back."""
+"""Ends the shape of a finding that a call, or a worker, did not come back."""
 
 
 @dataclass
@@ -88,8 +88,16 @@ def _planned(
     return planned
 
 
+def _hang(stuck: Operation | None, now: int, limit: float) -> Finding:
+    if stuck is None:
+        said = f"a worker has asked for nothing for {limit:g} s of real time; is an await missing in a loop?"
+        return Finding("worker", said, now, shape=HANG)
+    said = f"{stuck.name} did not come back within {limit:g} s"
+    return Finding("model", said, now, stuck.run_id, ("CON-4",), f"{stuck.name} {HANG}")
+
+
 def _watched(cluster: Cluster, store: Store, end: int, limit: float) -> Finding | None:
-    """Let the world go on to its end, and watch that every call comes back; one that does not is a finding.
+    """Let the world go on to its end, and watch that it does go on: a call or a worker that hangs is a finding.
 
     The world has no part in it: it is in a thread of its own, and only looked at in real time now and then.
     """
@@ -107,19 +115,12 @@ def _watched(cluster: Cluster, store: Store, end: int, limit: float) -> Finding 
         over.set()
 
     threading.Thread(target=go, name="world", daemon=True).start()
-    seen = -1
+    seen = (-1, -1)
     while not over.wait(limit):
-        stuck = store.inside
-        if stuck is not None and store.calls == seen:
-            return Finding(
-                "model",
-                f"{stuck.name} did not come back within {limit:g} s",
-                cluster.scheduler.now,
-                stuck.run_id,
-                ("CON-4",),
-                f"{stuck.name} {HANG}",
-            )
-        seen = store.calls
+        stuck, moved = store.inside, (store.calls, cluster.scheduler.done)
+        if moved == seen:
+            return _hang(stuck, cluster.scheduler.now, limit)
+        seen = moved
     if raised:
         raise raised[0]
     return None
