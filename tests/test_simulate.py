@@ -24,7 +24,7 @@ from continuum_conformance.simulate.sometimes import SOMETIMES
 from continuum_conformance.simulate.workflow import Entry, Workflow, draw_workflow
 
 IN_MEMORY = "continuum_adapters.in_memory:InMemoryHarness"
-GOLDEN = "?"
+GOLDEN = "ec2085011a37356be47b69dcf447ab5e00c62d7588b736b050d36fea339715be"
 """Of the trace of `WORLD`, on every supported Python. It changes whenever the worlds do."""
 
 WORLD = """

@@ -9,6 +9,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # they are named as `tests.simulated...`
 
+from continuum_adapters.in_memory import InMemoryHarness, InMemoryJournal
+
+from continuum_conformance.contract import RunState
 from continuum_conformance.simulate.campaign import Job, campaign
 from continuum_conformance.simulate.files import SavedWorldError, is_world, load, save
 from continuum_conformance.simulate.shrinking import shrink
@@ -68,6 +71,25 @@ def test_a_story_is_told_line_by_line(small):
     assert "token=None" in deciding
     said = " ".join(" ".join(lines).split())
     assert "took effect under no lease rule: what changes a run is written under a lease" in said
+
+
+class SuspendsThemAll(InMemoryHarness):
+    """`UPDATE runs SET state = 'suspended' WHERE instance = ?`."""
+
+    class journal_class(InMemoryJournal):  # noqa: N801 - the harness's own name for it
+        def suspend(self, instance, run_id, lease_token):
+            super().suspend(instance, run_id, lease_token)
+            with self._locked() as runs:
+                for run in runs.values():
+                    run.state = RunState.SUSPENDED
+
+
+def test_what_happened_to_another_run_is_told_where_it_matters():
+    small = found_and_told(Job(f"{__name__}:SuspendsThemAll"))
+    told = story_of(small)
+    assert len(small.scenario.runs) > 1
+    assert any(step.text.startswith("suspend ") for step in told)
+    assert told[-1].deciding
 
 
 def test_a_world_is_kept_in_a_file_and_replays(small, tmp_path):

@@ -60,7 +60,8 @@ def simulate(options: argparse.Namespace, console: Console) -> int:
     file = small = None
     with console.apart(), _opened(options, options.target, options.engine) as (job, virtual, notes):
         job = replace(job, workers=options.workers, runs=options.runs, hours=options.hours)
-        screen.line(f"{screen.paint('simulate', 'bold')}  {_world(options, seeds)}")
+        screen.line(f"{screen.paint('simulate', 'bold')}  {options.target}")
+        screen.prose(_world(options, seeds), indent=2)
         screen.flush()
         if options.trace:
             _write(Path(options.trace), job.simulate(job.scenario(seeds[0])).trace.text)
@@ -251,8 +252,8 @@ def _world(options: argparse.Namespace, seeds: range) -> str:
     which = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]}..{seeds[-1]}"
     engine = f", engine {options.engine}" if options.engine else ""
     return (
-        f"{options.target}{engine}: {plural(options.workers, 'worker')}, {plural(options.runs, 'run')}, "
-        f"{options.hours:g} h, {which}"
+        f"{plural(options.workers, 'worker')}, {plural(options.runs, 'run')}, {options.hours:g} h, "
+        f"{which}{engine}"
     )
 
 

@@ -419,6 +419,8 @@ class Cluster:
             self.trace.effect(now, name, done, outcome, remark)
             # What comes after the first is the kit's doing, not the worker's.
             self._found(self.judge.effect(caller if place == 0 else None, done, outcome, now))
+            if self.finding is not None:
+                break
         # Of an acquire that took two: what the acquire gave, unless the renewal failed.
         answer = next((outcome for _, outcome in carried_out if not outcome.ok), carried_out[0][1])
         if answer.ok and self.finding is None:

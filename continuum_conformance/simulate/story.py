@@ -17,6 +17,12 @@ from continuum_conformance.simulate.trace import Moment, stamp
 __all__ = ["Told", "finding_lines", "story_lines", "story_of"]
 
 WIDTH = 80
+SCREEN = 20
+"""How many steps fit on a screen."""
+
+FEW = 3
+"""With more runs than this a story is about one of them."""
+
 _READS = frozenset({"get_run", "load"})
 _IDLE = frozenset({"LeaseHeld", "RunNotActive", "RunNotFound"})
 
@@ -33,9 +39,18 @@ class Told:
 
 
 def story_of(simulated: Simulated) -> list[Told]:
-    """The steps of a finding's story; of a world without one, of all that happened."""
+    """The steps of a finding's story; of a world without one, of all that happened.
+
+    What happened to other runs is told too when there is room for it: it may be what matters.
+    """
     finding = simulated.finding
     about = finding.run_id if finding is not None else None
+    whole = _told(simulated, None) if about is None or len(simulated.scenario.runs) <= FEW else []
+    return whole if whole and (about is None or len(whole) <= SCREEN) else _told(simulated, about)
+
+
+def _told(simulated: Simulated, about: str | None) -> list[Told]:
+    finding = simulated.finding
     moments = simulated.trace.moments
     kept = [
         (place, moment)
