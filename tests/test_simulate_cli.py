@@ -113,7 +113,10 @@ def test_the_trace_of_a_world_is_written(run):
         ([IN_MEMORY, "--trace", "x"], "name it with --seed"),
         ([IN_MEMORY, "--dask", "tcp://127.0.0.1:1", "--jobs", "2"], "contradict each other"),
         (["test_simulate_cli:Unleased"], "declares no `leases`"),
-        (["test_simulate_cli:Unopenable"], "the adapter cannot be opened"),
+        (
+            ["test_simulate_cli:Unopenable"],
+            "the adapter's harness fails: open() raised RuntimeError: there is no database here",
+        ),
     ],
 )
 def test_wrong_usage_is_2_and_says_what_to_do(run, arguments, said, monkeypatch):

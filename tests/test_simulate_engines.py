@@ -268,6 +268,23 @@ class Tidy:
             await node.journal.complete(node.instance, run_id, "ill", lease.token)
 
 
+async def lingers(node):
+    """Finishes its run, and cleans up when the world ends."""
+    run_id = await node.next_run()
+    lease = await node.journal.acquire(node.instance, run_id, node.name, 600)
+    try:
+        await node.journal.complete(node.instance, run_id, "well", lease.token)
+        await node.sleep(3_000)
+    finally:
+        node.perform(run_id, "clean-up", lease)
+
+
+def test_when_the_world_is_over_nothing_counts():
+    came = cluster(lingers, [SimulatedRun("one", result="well")], workers=1, faults=[]).run()
+    assert came.finding is None
+    assert "clean-up" not in came.trace.text
+
+
 def test_a_dead_machine_does_nothing_on_its_way_out():
     tidy = cluster(Tidy(), RUNS[:1], workers=1, within=1)
     scenario = replace(tidy.scenario(0), faults=(Fault("crash", 1, at=5_000, lasts=10**9),), rates=None)

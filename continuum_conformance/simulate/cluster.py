@@ -200,8 +200,9 @@ class Cluster:
         )
 
     def end(self) -> None:
-        """End every task that is left."""
+        """End every task that is left. Whatever they do on their way out, the world is over."""
         for machine in (*self._machines.values(), self._client):
+            machine.up = False
             self._end_tasks(machine)
 
     def _found(self, finding: Finding | None) -> None:

@@ -80,7 +80,7 @@ def shrink(
     """
     if found.finding is not None and found.finding.shape.endswith(HANG):
         return found, True  # each attempt would take as long as a call may
-    search = _Search(found, attempt, attempts)
+    search = _Search(found, attempt, max(attempts, 3))
     until, within = _needed(found), found.scenario.within
     # A world that has not shown it soon after the failing one did is not waited for.
     if found.finding is not None and found.finding.judge != "liveness":
@@ -97,7 +97,8 @@ def shrink(
                 break
     except _Spent:
         pass
-    return attempt(replace(search.scenario, within=found.scenario.within)), True
+    last = attempt(replace(search.scenario, within=found.scenario.within))
+    return last if _same(last, found) else search.best, True
 
 
 def _needed(found: Simulated) -> int:
