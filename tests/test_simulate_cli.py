@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from continuum_conformance.cli import main
+from continuum_conformance.cli import main, simulating
 from continuum_conformance.simulate.campaign import Job, campaign
 
 ROOT = Path(__file__).parents[1]
@@ -148,6 +149,27 @@ def test_a_damaged_world_is_2(run):
     assert "is damaged" in err
 
 
+@pytest.mark.parametrize(
+    ("engine", "code", "said"), [("", 3, "nothing wrong"), (WRONG_ENGINE, 1, "see it with --seed 0")]
+)
+def test_an_interrupted_campaign_tells_what_it_has(run, monkeypatch, engine, code, said):
+    monkeypatch.setattr(simulating, "campaign", interrupted_campaign)
+    came, out, err = run("simulate", IN_MEMORY, "--engine", engine, "--seeds", "0..99")
+    assert (came, err) == (code, "")
+    assert "interrupted after 5 of 100 worlds" in out
+    assert said in out
+
+
+def interrupted_campaign(job, seeds, executor, *, progress, **more):
+    """The signal comes after the first piece."""
+
+    def told(done):
+        progress(done)
+        raise KeyboardInterrupt
+
+    return campaign(job, seeds, executor, progress=told, **more)
+
+
 # -- campaigns elsewhere --
 
 
@@ -160,7 +182,7 @@ def test_a_campaign_comes_to_the_same_wherever_it_runs():
     here = outcome(campaign(job, range(8)))
     with ThreadPoolExecutor(2) as threads:
         assert outcome(campaign(job, range(8), threads, jobs=2, chunk=3)) == here
-    with ProcessPoolExecutor(2) as processes:
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as processes:
         assert outcome(campaign(job, range(8), processes, jobs=2, chunk=3)) == here
 
 

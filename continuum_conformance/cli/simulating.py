@@ -58,6 +58,7 @@ def simulate(options: argparse.Namespace, console: Console) -> int:
     screen = console.screen(options.colour)
     folder = Path(options.report or ".continuum")
     file = small = None
+    exact = False
     with console.apart(), _opened(options, options.target, options.engine) as (job, virtual, notes):
         job = replace(job, workers=options.workers, runs=options.runs, hours=options.hours)
         screen.line(f"{screen.paint('simulate', 'bold')}  {options.target}")
@@ -65,8 +66,8 @@ def simulate(options: argparse.Namespace, console: Console) -> int:
         screen.flush()
         if options.trace:
             _write(Path(options.trace), job.simulate(job.scenario(seeds[0])).trace.text)
-        done = _campaign(options, console, screen, job, seeds)
-        if done.failing:
+        done, interrupted = _campaign(options, console, screen, job, seeds)
+        if done.failing and not interrupted:
             screen.line(f"  making the world of seed {min(done.failing)} smaller ...")
             screen.flush()
             small, exact = _smaller(console, job, min(done.failing), virtual=virtual)
@@ -78,14 +79,20 @@ def simulate(options: argparse.Namespace, console: Console) -> int:
     _summary(screen, done, single=options.seed is not None)
     for note in notes:
         screen.prose(note, label="-", gutter=2)
-    if small is None or file is None:
+    if interrupted:
+        screen.line(f"interrupted after {done.seeds:,} of {plural(len(seeds), 'world')}")
+    if not done.failing:
         screen.line(f"{screen.paint('nothing wrong', 'green')}: {plural(done.seeds, 'world')}")
-        return 0
-    _tell(screen, small, min(done.failing), options.engine, exact=exact)
-    screen.line()
-    screen.line(f"replay: continuum-conformance replay {file}")
-    if options.report:
-        screen.line(f"page:   {file.with_suffix('.html')}")
+        return 3 if interrupted else 0
+    if small is not None and file is not None:
+        _tell(screen, small, min(done.failing), options.engine, exact=exact)
+        screen.line()
+        screen.line(f"replay: continuum-conformance replay {file}")
+        if options.report:
+            screen.line(f"page:   {file.with_suffix('.html')}")
+    else:
+        seed, found = min(done.failing.items())
+        screen.prose(f"seed {seed}: {found.message}; see it with --seed {seed}")
     wrong = f"{plural(len(done.failing), 'world')} of {done.seeds:,}"
     screen.line(f"{screen.paint('wrong', 'red')} in {wrong}: {_seeds(sorted(done.failing))}")
     return 1
@@ -145,18 +152,27 @@ def _opened(options: argparse.Namespace, target: str, engine: str) -> Iterator[t
 
 def _campaign(
     options: argparse.Namespace, console: Console, screen: Screen, job: Job, seeds: Sequence[int]
-) -> Campaign:
+) -> tuple[Campaign, bool]:
+    """The campaign, as far as it came, and whether the user ended it."""
     progress = Progress(screen)
+    heard: list[Campaign] = []
 
     def told(done: Campaign) -> None:
+        heard[:] = [done]
         wrong = f"wrong in {len(done.failing)}" if done.failing else "nothing wrong so far"
         progress.update(done.seeds, len(seeds), wrong)
         console.interrupts.check()
 
-    with _executor(options) as (executor, jobs), console.interrupts.polite():
-        done = campaign(job, seeds, executor, jobs=jobs, first=options.first, progress=told)
+    interrupted = False
+    try:
+        with _executor(options) as (executor, jobs), console.interrupts.polite():
+            done = campaign(job, seeds, executor, jobs=jobs, first=options.first, progress=told)
+    except KeyboardInterrupt:
+        if not heard:
+            raise
+        done, interrupted = heard[0], True
     progress.end()
-    return done
+    return done, interrupted
 
 
 @contextmanager

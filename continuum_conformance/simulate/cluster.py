@@ -189,7 +189,9 @@ class Cluster:
     def _stuck(self, end: int) -> Finding:
         runs = self.judge.unfinished
         run = self.judge.books[runs[0]].run
-        state = "not even started" if run is None else f"{run.state.value}, with {len(run.events)} events"
+        count = len(run.events) if run is not None else 0
+        events = f"{count} event{'' if count == 1 else 's'}"
+        state = "not even started" if run is None else f"{run.state.value}, with {events}"
         more = f" (and {len(runs) - 1} more)" if len(runs) > 1 else ""
         since = (end - self.until) / 60_000
         return Finding(
