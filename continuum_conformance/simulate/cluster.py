@@ -3,9 +3,6 @@
 What a worker function sees of it is a `Node`. Between a node and the store every call takes time there and back; it
 may be lost on either way, come late, or find the store away, as the nemesis decides. A sender waits for so long and
 then hears that the outcome is unknown, while its request may still be on its way.
-
-The queue stands for an engine's list of runs. It knows nothing of leases: it offers each unfinished run to somebody
-again and again, so a run is never forgotten, and often offered to a second worker while the first is at work.
 """
 
 from __future__ import annotations
@@ -22,8 +19,10 @@ from continuum_conformance.contract.records import Lease
 from continuum_conformance.model import Operation, Outcome
 from continuum_conformance.simulate.dice import Dice
 from continuum_conformance.simulate.judge import FINISHES, Caller, Finding, Judge
+from continuum_conformance.simulate.machine import Machine
 from continuum_conformance.simulate.nemesis import CLIENT, EARLY, QUEUE, QUIET, Fault, Rates
 from continuum_conformance.simulate.node import Node
+from continuum_conformance.simulate.queue import Queue
 from continuum_conformance.simulate.scheduler import (
     Arrangement,
     Crashed,
@@ -43,34 +42,9 @@ Worker = Callable[[Node], Any]
 TIMEOUT = 5_000
 """Milliseconds that a sender waits for an answer."""
 
-REDELIVERY = 40_000
-"""Milliseconds after which a run that was offered is offered again, unless the queue was told something else."""
-
 SLOWER = 5
 BUSY = 200_000
 """How many things may happen at one moment; more is a worker that never lets time go by."""
-
-
-class Machine:
-    """A worker's machine, or the client's."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.name = "client" if number == CLIENT else f"w{number}"
-        self.life = 0
-        self.up = False
-        self.calls: Counter[tuple[str, int]] = Counter()
-        """How often each operation on each run was called from here."""
-        self.skew = 0
-        self.paused_until = self.slow_until = self.mute_until = self.deaf_until = 0
-        self.release_asked = False
-        self.tasks: list[Task | ThreadTask] = []
-        self.inbox: list[str] = []
-
-    @property
-    def caller(self) -> Caller:
-        """Who calls from here now."""
-        return Caller(self.name, self.life)
 
 
 class _Call:
@@ -142,10 +116,8 @@ class Cluster:
         self._flight: dict[str, list[_Call]] = {}
         self._travelling = 0
         self._expiry: dict[str, int] = {}
-        self._offers: dict[str, int] = {}
-        self._ready: list[str] = []
-        self._waiting: list[tuple[Machine, Any]] = []
-        self._queue, self._wakes = Dice(seed, "queue"), Dice(seed, "wakes")
+        self.queue = Queue(scheduler, Dice(seed, "queue"), self._deliver, calm=calm)
+        self._wakes = Dice(seed, "wakes")
         self._woken: Counter[int] = Counter()
         for fault in faults:
             if not fault.of_message and (fault.worker == CLIENT or fault.worker in self._machines):
@@ -297,7 +269,8 @@ class Cluster:
             self.trace.fault(now, "store", fault)
             return
         if fault.kind == "herd":
-            self._stampede(self._run_ids.get(fault.run, ""))
+            up = [machine for machine in self._machines.values() if machine.up]
+            self.queue.stampede(self._run_ids.get(fault.run, ""), up)
             self.trace.fault(now, "queue", fault, self._run_ids.get(fault.run))
             return
         machine = self._machines.get(fault.worker)
@@ -317,7 +290,7 @@ class Cluster:
             self.store.forget(machine.name)
             machine.paused_until = machine.skew = 0
             machine.release_asked, machine.inbox = False, []
-            self._waiting = [(who, task) for who, task in self._waiting if who is not machine]
+            self.queue.forget(machine)
             self.scheduler.at(until, self._boot, machine, machine.life)
         elif fault.kind in ("pause", "freeze", "stall"):
             expires = [book.expires for book in held if book.expires >= now]
@@ -503,13 +476,12 @@ class Cluster:
 
     def offer(self, run_id: str, seconds: float = 0.0) -> None:
         """Let the queue offer a run after so long, and again and again from then on."""
-        number = self._offers[run_id] = self._offers.get(run_id, 0) + 1
-        self.scheduler.after(max(0, round(1_000 * seconds)), self._due, run_id, number)
+        self.queue.offer(run_id, round(1_000 * seconds))
 
     def wake(self, run_id: str, seconds: float) -> None:
         """Let the queue offer a run after so long; it may err and offer it before."""
-        self.offer(run_id, seconds)
         run, millis = self._numbers.get(run_id, -1), round(1_000 * seconds)
+        self.queue.offer(run_id, millis)
         call = self._woken[run]
         self._woken[run] += 1
         if self._rates is None:
@@ -520,59 +492,7 @@ class Cluster:
             fault = None
         if fault is not None and fault.lasts < millis:
             self.fired.append(fault)
-            self.scheduler.after(fault.lasts, self._early, run_id, self._offers[run_id], fault)
-
-    def _early(self, run_id: str, number: int, fault: Fault) -> None:
-        if self._offers[run_id] == number and run_id not in self._ready:
-            self.trace.fault(self.scheduler.now, "queue", fault, run_id)
-            self._ready.append(run_id)
-            self._match(redeliver=False)
-
-    def finished(self, run_id: str) -> None:
-        """Let the queue forget a run."""
-        self._offers[run_id] = self._offers.get(run_id, 0) + 1
-        self._ready = [known for known in self._ready if known != run_id]
-
-    def _due(self, run_id: str, number: int) -> None:
-        if self._offers[run_id] == number and run_id not in self._ready:
-            self._ready.append(run_id)
-            self._match()
-
-    def waiting(self, machine: Machine) -> Arrangement:
-        """Arranges that a task is resumed with the next run that is offered to its machine."""
-
-        def arrange(task: Any) -> None:
-            if machine.inbox:
-                self.scheduler.after(0, self._deliver, machine, task, machine.inbox.pop(0), None)
-                return
-            self._waiting.append((machine, task))
-            self._match()
-
-        return arrange
-
-    def _match(self, *, redeliver: bool = True) -> None:
-        self._waiting = [(machine, task) for machine, task in self._waiting if not task.dead]
-        while self._ready and self._waiting:
-            which = 0 if self.calm else self._queue.whole(0, len(self._waiting) - 1)
-            machine, task = self._waiting.pop(which)
-            run_id = self._ready.pop(0)
-            if redeliver:
-                self.offer(run_id, REDELIVERY / 1_000)
-            self.scheduler.after(1, self._deliver, machine, task, run_id, None)
-
-    def _stampede(self, run_id: str) -> None:
-        """Offer a run to everyone at once."""
-        if run_id not in self._offers:
-            return
-        for machine in self._machines.values():
-            if machine.up:
-                machine.inbox.append(run_id)
-        waiting, self._waiting = self._waiting, []
-        for machine, task in waiting:
-            if machine.inbox:
-                self.scheduler.after(1, self._deliver, machine, task, machine.inbox.pop(0), None)
-            else:
-                self._waiting.append((machine, task))
+            self.queue.also(run_id, fault.lasts, lambda now: self.trace.fault(now, "queue", fault, run_id))
 
 
 async def _started(node: Node, run_id: str, workflow: str, given: Any) -> None:

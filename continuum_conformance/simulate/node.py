@@ -24,7 +24,8 @@ from continuum_conformance.simulate.scheduler import Arrangement, ThreadTask, as
 from continuum_conformance.simulate.store import EPOCH
 
 if TYPE_CHECKING:
-    from continuum_conformance.simulate.cluster import Cluster, Machine
+    from continuum_conformance.simulate.cluster import Cluster
+    from continuum_conformance.simulate.machine import Machine
 
 __all__ = ["Node", "NodeJournal"]
 
@@ -67,7 +68,7 @@ class Node:
         """*Awaited.* The id of a run that may be worth claiming: it was started, its wake-up came, or it was offered
         before and the queue has heard nothing since. Another worker may hold it all the same.
         """
-        return self._ask(self._cluster.waiting(self._machine))
+        return self._ask(self._cluster.queue.waiting(self._machine))
 
     def wake(self, run_id: str, seconds: float) -> None:
         """Tell the queue to offer a run after so long. It may offer it before: who is offered a run looks at its timer."""
@@ -77,7 +78,7 @@ class Node:
     def done(self, run_id: str) -> None:
         """Tell the queue that a run is finished, and need not be offered any more."""
         if self._alive():
-            self._cluster.finished(run_id)
+            self._cluster.queue.finished(run_id)
 
     def offer(self, run_id: str) -> None:
         """Tell the queue of a run that was started."""
