@@ -9,12 +9,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # they are named as `tests.simulated...`
 
-from continuum_adapters.in_memory import InMemoryHarness, InMemoryJournal
+from continuum_adapters.in_memory import InMemoryHarness, InMemoryJournal, Store
 
 from continuum_conformance.contract import RunState
 from continuum_conformance.simulate.campaign import Job, campaign
 from continuum_conformance.simulate.files import SavedWorldError, is_world, load, save
-from continuum_conformance.simulate.shrinking import shrink
+from continuum_conformance.simulate.shrinking import ATTEMPTS, shrink
 from continuum_conformance.simulate.story import story_lines, story_of
 from tests.simulated import adapters, engines
 
@@ -23,12 +23,12 @@ STANDARD = range(200)
 WORKERS, STEPS, COLUMNS = 3, 20, 80
 
 
-def found_and_told(job):
+def found_and_told(job, attempts=ATTEMPTS):
     """The campaign's first find, made smaller, with its story held to what fits on a screen."""
     done = campaign(job, STANDARD, first=True)
     assert done.failing, "the standard campaign finds nothing"
     seed = min(done.failing)
-    small, came_back = shrink(job.simulate(job.scenario(seed)), job.simulate)
+    small, came_back = shrink(job.simulate(job.scenario(seed)), job.simulate, attempts=attempts)
     assert came_back
     assert small.finding.judge == done.failing[seed].judge
     assert len(small.scenario.workers) <= WORKERS
@@ -71,6 +71,31 @@ def test_a_story_is_told_line_by_line(small):
     assert "token=None" in deciding
     said = " ".join(" ".join(lines).split())
     assert "took effect under no lease rule: what changes a run is written under a lease" in said
+
+
+class InRealTime(adapters.NeverExpires.Harness):
+    """An adapter that is wrong about expiry, and tells of no clock: the kit lets its leases expire."""
+
+    clock = None
+
+    def __init__(self):
+        self.store = Store()
+
+    def open(self):
+        return adapters.NeverExpires(store=self.store)
+
+
+@pytest.mark.parametrize(
+    ("target", "clause"),
+    [
+        (f"{__name__}:InRealTime", "LEA-1"),
+        ("tests.known_bad.sql:TokenFromTheLeaseColumn.Harness", "LEA-1"),
+        ("tests.known_bad.sql:SuspendsTheWholeInstance.Harness", "RUN-1"),
+    ],
+)
+def test_a_wrong_adapter_that_keeps_real_time_is_found(target, clause):
+    small = found_and_told(Job(target), attempts=150)
+    assert small.finding.clauses[0] == clause
 
 
 class SuspendsThemAll(InMemoryHarness):
