@@ -50,7 +50,7 @@ main > h2 { margin-top: 34px; }
 .steps li:first-child { border-top: 0; } .steps .n, .steps .t { color: var(--quiet); font-variant-numeric: tabular-nums; }
 .steps li.wrong { background: var(--failed-soft); } .steps li.fault { color: var(--quiet); font-style: italic; }
 .steps code { overflow-wrap: anywhere; }
-@media (max-width: 640px) { .steps li { grid-template-columns: 26px 1fr; } .steps .t, .steps code { grid-column: 2; } }
+@media (max-width: 640px) { .steps li { grid-template-columns: 26px 108px 1fr; } .steps code { grid-column: 2 / -1; } }
 """
 
 
