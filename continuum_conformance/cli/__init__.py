@@ -29,6 +29,7 @@ _COMMANDS = {
     "check": "checking:check",
     "replay": "replaying:replay",
     "race": "racing:race",
+    "simulate": "simulating:simulate",
     "clauses": "catalogue:clauses",
     "adapters": "catalogue:adapters",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from continuum_conformance import __version__
@@ -46,6 +46,15 @@ exit codes:
 """
 
 
+_SIMULATE_CODES = """\
+exit codes:
+  0  nothing was wrong in any of the worlds
+  1  something was: it is made smaller, told, and kept in a file for `replay`
+  2  wrong usage, or an adapter or engine that cannot be loaded or opened
+  3  the campaign could not be completed
+"""
+
+
 class _Parser(argparse.ArgumentParser):
     """Answers wrong usage with what was wrong, not with a screen of options."""
 
@@ -76,6 +85,9 @@ def parser() -> argparse.ArgumentParser:
     _check(command("check", "check an adapter and print the verdict", _CODES))
     _replay(command("replay", "carry out a saved counterexample again", _REPLAY_CODES))
     _race(command("race", "hunt for a race, for as long as you like", _RACE_CODES))
+    _simulate(
+        command("simulate", "simulate clusters of workers over an adapter, under faults", _SIMULATE_CODES)
+    )
     _clauses(command("clauses", "print the clauses of the contract"))
     _adapters(command("adapters", "list the installed adapters"))
     return whole
@@ -171,6 +183,63 @@ def _race(parser: argparse.ArgumentParser) -> None:
     _screen(parser)
 
 
+def _simulate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", metavar="TARGET", help=_TARGET)
+    world = parser.add_argument_group("the worlds")
+    world.add_argument(
+        "--workers", type=_count(1, 100), default=3, metavar="N", help="how many workers (default: 3)"
+    )
+    world.add_argument(
+        "--runs",
+        type=_count(1, 10_000),
+        default=5,
+        metavar="M",
+        help="how many runs are started (default: 5)",
+    )
+    world.add_argument(
+        "--hours",
+        type=_hours,
+        default=1.0,
+        metavar="H",
+        help="of virtual time in which runs start and things go wrong (default: 1)",
+    )
+    seeds = world.add_mutually_exclusive_group()
+    seeds.add_argument("--seed", type=_seed, metavar="S", help="one world alone")
+    seeds.add_argument(
+        "--seeds",
+        type=_seeds,
+        metavar="A..B",
+        help="a world for each of these (default: 0..199, the standard campaign)",
+    )
+    world.add_argument(
+        "--engine",
+        default="",
+        metavar="MODULE:NAME",
+        help="a worker function of yours that carries out the kit's workflows (default: the kit's own engine)",
+    )
+    world.add_argument(
+        "--first", action="store_true", help="stop at the first world in which something is wrong"
+    )
+    where = parser.add_argument_group("where it runs")
+    where.add_argument(
+        "--jobs", type=_count(1, 256), default=1, metavar="J", help="how many processes (default: 1)"
+    )
+    where.add_argument(
+        "--dask", metavar="ADDRESS", help="on the cluster of this Dask scheduler, as in tcp://host:8786"
+    )
+    written = parser.add_argument_group("what is written")
+    written.add_argument(
+        "--report",
+        metavar="DIR",
+        help="campaign.json, and of what is wrong a replay file and a page with a picture (default: the replay file alone, under .continuum)",
+    )
+    written.add_argument(
+        "--trace", metavar="FILE", help="with --seed: all that happened, a line for each moment"
+    )
+    _store(parser)
+    _screen(parser)
+
+
 def _clauses(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "which",
@@ -229,6 +298,40 @@ def _seed(text: str) -> int:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+
+
+def _seeds(text: str) -> range:
+    first, dots, last = text.partition("..")
+    try:
+        found = range(int(first), int(last if dots else first) + 1)
+    except ValueError:
+        found = range(0)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is no range of seeds; write them as in 0..999")
+    return found
+
+
+def _count(least: int, most: int) -> Callable[[str], int]:
+    def count(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} to {most}")
+        return number
+
+    return count
+
+
+def _hours(text: str) -> float:
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = math.nan
+    if not 0.01 <= hours <= 8_760:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of hours from 0.01 to 8760")
+    return hours
 
 
 def _seconds(text: str) -> float:

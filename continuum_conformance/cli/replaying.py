@@ -8,11 +8,13 @@ from pathlib import Path
 from continuum_conformance.cli.adapter import closing, load_subject, open_store, require_sensible_store
 from continuum_conformance.cli.console import Console
 from continuum_conformance.cli.interrupts import WatchedSession
+from continuum_conformance.cli.simulating import replay_world
 from continuum_conformance.cli.stop import Stop
 from continuum_conformance.harness import HarnessError
 from continuum_conformance.postgres import mask
 from continuum_conformance.report.from_suite import finding_of
 from continuum_conformance.report.plain import finding_text
+from continuum_conformance.simulate.files import is_world
 from continuum_conformance.suite.check import PreflightFailure, preflight
 from continuum_conformance.suite.lab import Session
 from continuum_conformance.suite.replay import Replay, ReplayError, load, run
@@ -25,6 +27,8 @@ __all__ = ["replay"]
 def replay(options: argparse.Namespace, console: Console) -> int:
     """Show a counterexample again, or say that it does not show any more."""
     require_sensible_store(options)
+    if is_world(Path(options.file)):
+        return replay_world(options, console)
     try:
         saved = load(Path(options.file))
     except ReplayError as error:

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from continuum_conformance.contract.errors import JournalError
@@ -43,6 +43,10 @@ class Harness:
 
     directory: str | None = None
     """A directory of the kit's, removed afterwards."""
+
+    clock: Callable[[], float] | None = None
+    """Where journals accept a clock for their leases: what ``open`` hands them, a function that gives seconds.
+    `simulate` puts its world's in its place."""
 
     def open(self) -> Any:
         """A journal over the one store of this harness."""

@@ -136,8 +136,11 @@ class Handle:
             return partial(_raise, error)
         return found
 
-    def direct(self, operation: Operation) -> Outcome:
-        """Carry out an operation of a sync journal in the calling thread, without a time limit. Never raises."""
+    def direct(self, operation: Operation, *, traced: bool = True) -> Outcome:
+        """Carry out an operation of a sync journal in the calling thread, without a time limit. Never raises.
+
+        Contract errors bear no traceback unless they are ``traced``, which takes longer than most operations.
+        """
         method = self._method(operation.name)
         if method is None:
             return Outcome(
@@ -146,7 +149,7 @@ class Handle:
         try:
             value = method(*operation.positional())
         except BaseException as error:  # noqa: BLE001 - the adapter's code: all that it raises is its answer
-            return self._outcome_of(error)
+            return self._outcome_of(error, traced=traced)
         return self._answered(operation, value)
 
     async def direct_async(self, operation: Operation) -> Outcome:
@@ -194,8 +197,8 @@ class Handle:
             )
         return outcome_of_value(operation.name, value)
 
-    def _outcome_of(self, error: BaseException) -> Outcome:
-        detail = _trace(error)
+    def _outcome_of(self, error: BaseException, *, traced: bool = True) -> Outcome:
+        detail = _trace(error) if traced or not isinstance(error, JournalError) else ""
         raw = Outcome.raised(error, detail)
         if isinstance(error, NotImplementedError):
             return replace(raw, kind=Kind.ERROR, error="NotImplementedError")

@@ -1,0 +1,1 @@
+"""Engines and adapters that are wrong on purpose, in ways that a cluster shows."""
