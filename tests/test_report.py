@@ -770,7 +770,7 @@ def test_reasons_of_what_was_not_judged_are_told_once_each() -> None:
 
 
 def test_what_never_happened_is_told() -> None:
-    assert "never: a statement that waited for a lock" in on_terminal(all_pass())
+    assert "never:  a statement that waited for a lock" in on_terminal(all_pass())
 
 
 def test_a_stale_line_of_the_expected_file_is_told() -> None:

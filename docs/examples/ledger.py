@@ -1,4 +1,4 @@
-"""A journal of one's own in under two hundred lines: runs in a dict, guarded by one lock.
+"""A journal of one's own in two hundred lines or so: runs in a dict, guarded by one lock.
 
 Check it from this folder with ``continuum-conformance check ledger:LedgerHarness``.
 """
@@ -129,9 +129,10 @@ class Ledger:
             entry = self._active(key)
             if entry.token is not None and entry.expires > time.monotonic():
                 raise LeaseHeld(f"{entry.owner!r} holds it", operation="acquire", run_id=run_id)
-            entry.token = entry.last_token = self._new_token(entry)
-            entry.owner, entry.expires = owner, expiry(seconds)
-            return Lease(run_id, owner, entry.token)
+            token, expires = self._new_token(entry), expiry(seconds)
+            # Nothing is called between these, so a Ctrl-C cannot come between them (ATM-5s).
+            entry.token, entry.last_token, entry.owner, entry.expires = token, token, owner, expires
+            return Lease(run_id, owner, token)
 
     def renew(self, instance: Instance, lease: Lease, ttl: float) -> None:
         held, seconds = check_lease(lease), check_ttl(ttl)
