@@ -18,6 +18,8 @@ from continuum_conformance.suite.testing import PROFILES
 from tests.faulty import files, postgres, tasks
 
 CHAPTERS = (
+    "ATM-2",
+    "ATM-3",
     "ATM-1",
     "ATM-3s",
     "ATM-4",

@@ -10,6 +10,7 @@ import base64
 import json
 import os
 import pickle
+import resource
 import signal
 import socket
 import sys
@@ -153,7 +154,12 @@ def main(requests: int, answers: int) -> None:
         connects = _watch_connects()
         for line in source:
             request = json.loads(line)
-            if "files" in request and handle is not None:
+            if "limit_files" in request:
+                _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+                most = request["limit_files"]
+                resource.setrlimit(resource.RLIMIT_FSIZE, (hard if most is None else most, hard))
+                answer({"limited": True})
+            elif "files" in request and handle is not None:
                 lines = _Lines(request, lambda: answer({"stopping": True}))
                 outcome = lines.watch(handle, decode_operation(request["call"]))
                 answer({**_encoded(outcome), "lines": lines.seen, "changes": lines.changed})

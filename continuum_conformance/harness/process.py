@@ -180,6 +180,10 @@ class SecondProcess:
             time.sleep(0.0005)  # it is on its way into the signal
         return True
 
+    def limit_files(self, most: int | None) -> None:
+        """Let no file there grow beyond so many bytes (RLIMIT_FSIZE), or any again. Raises `HarnessError`."""
+        self._ask({"limit_files": most}, self._limit)
+
     @property
     def is_stopped(self) -> bool:
         """Whether the process is stopped."""

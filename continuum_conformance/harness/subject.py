@@ -218,9 +218,9 @@ class Handle:
             return replace(raw, message=f"{raw.message} (and {odd})")
         return raw
 
-    def inside(self, act: Callable[[], Any]) -> Any:
+    def inside(self, act: Callable[[], Any], limit: float | None = None) -> Any:
         """Run something in the thread in which the journal is called. Raises what it raises."""
-        limit = self._subject.limit
+        limit = self._subject.limit if limit is None else limit
         if isinstance(self._runner, LoopThread):
             return self._runner.run(lambda: _awaited(act()), limit)
         return self._runner.run(act, limit)

@@ -11,7 +11,7 @@ from pathlib import Path
 from continuum_adapters.in_memory import InMemoryJournal, Store
 from continuum_adapters.sqlite import SQLiteHarness, SQLiteJournal
 
-from continuum_conformance.contract import LeaseMismatch
+from continuum_conformance.contract import JournalUnavailable, LeaseMismatch
 
 WRONG: dict[str, tuple[str, ...]] = {}
 RIGHT: list[str] = []
@@ -33,7 +33,15 @@ class Journal(InMemoryJournal):
             finally:
                 after = self._packed(runs)
                 if after != before:
-                    self._keep(after)
+                    self._keep_or_forget(before, after, runs)
+
+    def _keep_or_forget(self, before, after, runs):
+        try:
+            self._keep(after)
+        except OSError as error:
+            runs.clear()
+            runs.update(pickle.loads(before))
+            raise JournalUnavailable(f"the disk: {error}") from error
 
     def _packed(self, runs):
         return pickle.dumps(runs)
@@ -202,6 +210,29 @@ class ExpiresAtOnceByTheClock(OnTheWall):
 
 
 WRONG[_register_clock(ExpiresAtOnceByTheClock)] = ("LEA-5",)
+
+
+# -- a full disk --
+
+
+@wrong("ATM-1")
+class OverlooksTheDisk(Journal):
+    """What cannot be written is kept in memory, and acknowledged."""
+
+    def _keep(self, packed):
+        with contextlib.suppress(OSError):
+            super()._keep(packed)
+
+
+@wrong("ATM-1")
+class ForgetsToForget(Journal):
+    """Says that it is unavailable, and has the event in memory all the same, to be written with the next one."""
+
+    def _keep_or_forget(self, before, after, runs):
+        try:
+            self._keep(after)
+        except OSError as error:
+            raise JournalUnavailable(f"the disk: {error}") from error
 
 
 # -- processes --

@@ -176,6 +176,46 @@ class LeavesATransactionBehind(Journal):
         return super()._connected()
 
 
+# -- load --
+
+
+@wrong("CON-4")
+class OneAtATime(Journal):
+    """Who finds the connection in use is told to come again."""
+
+    @contextlib.contextmanager
+    def _transaction(self):
+        if not self._mutex.acquire(blocking=False):
+            raise JournalUnavailable("all connections are in use")
+        try:
+            with super()._transaction() as connection:
+                yield connection
+        finally:
+            self._mutex.release()
+
+
+@wrong("ATM-3", "ATM-1")
+class StaysInTheTransaction(Journal):
+    """A statement that the server ends leaves its transaction open, and the next call runs into it."""
+
+    @contextlib.contextmanager
+    def _transaction(self):
+        with self._mutex:
+            connection = self._connected()
+            try:
+                connection.execute("BEGIN")
+                yield connection
+                connection.execute("COMMIT")
+            except pg.QueryCanceled as error:
+                raise JournalUnavailable(str(error)) from error
+            except (pg.OperationalError, pg.InterfaceError) as error:
+                connection.close()
+                raise JournalUnavailable(str(error), outcome_unknown=True) from error
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+
+
 # -- clocks --
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from continuum_conformance.suite.faults.ending import run_cancelled, run_interrupted
+from continuum_conformance.suite.faults.exhausting import run_timed_out
 from continuum_conformance.suite.faults.running import Fault, cutting, run_cut, run_death
 from continuum_conformance.suite.faults.zombies import run_stopped_again
 from continuum_conformance.suite.lab import Session
@@ -48,6 +49,8 @@ def strike_again(session: Session, data: Mapping[str, Any]) -> Violation | None:
     fault = Fault.from_data(data)
     if fault.when in ("line", "change"):
         return run_death(session, fault)[0]
+    if fault.when == "timeout":
+        return run_timed_out(session, fault)
     if fault.when == "cancelled":
         return run_cancelled(session, fault)[0]
     if fault.when == "interrupted":

@@ -43,7 +43,7 @@ class Fault:
     Attributes:
         scenario: the situation and the operation, its worker's only one.
         when: ``before``, ``after`` or ``mid-reply`` of a message; for a killed process ``line``, or ``change`` of
-            its files; ``cancelled`` where a coroutine gives way; ``interrupted`` where a function
+            its files; ``timeout`` of its statements; ``cancelled`` where a coroutine gives way; ``interrupted`` where a function
             is entered.
         number: which message, line, change, wait or entry, from 1; 0 strikes nothing.
     """
@@ -63,6 +63,7 @@ class Fault:
             "before": f"its connection lost before message {self.number} reached the server",
             "after": f"its connection lost after the server had message {self.number}, before the reply",
             "mid-reply": f"its connection lost in the middle of the reply to message {self.number}",
+            "timeout": "while another session has locked the run's rows, until the server's statement_timeout",
             "cancelled": f"cancelled where it gives way for the {_nth(self.number)} time",
             "interrupted": f"interrupted (KeyboardInterrupt) on entry to the {_nth(self.number)} function of the adapter's code",
             "line": f"its process killed before line {self.number} of what the adapter runs for it",

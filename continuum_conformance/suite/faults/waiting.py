@@ -25,7 +25,7 @@ from continuum_conformance.suite.testing import checks
 if TYPE_CHECKING:
     from continuum_conformance.postgres.gate import Gate
 
-__all__: list[str] = []
+__all__ = ["Call", "RowLock", "no_postgres"]
 
 TTLS = (0.4, 1.2, 4.0, 12.0)
 """The ttl that is asked for, and waited for; longer ones where the machine was too slow to show anything."""
@@ -72,7 +72,7 @@ WHERE c.relkind IN ('r', 'p') AND n.nspname <> 'information_schema' AND n.nspnam
 """
 
 
-class _Rows(_Blocker):
+class RowLock(_Blocker):
     """A foreign session that has locked every row which names the run, and rolls back."""
 
     told = "another session of the database has locked the run's rows, and rolls back"
@@ -89,9 +89,11 @@ class _Rows(_Blocker):
             self.locked += len(self._locker.execute(query, (run.run_id,)).fetchall())
 
     def let_go(self) -> None:
+        """Roll back."""
         self._locker.execute("ROLLBACK")
 
     def close(self) -> None:
+        """Close both connections."""
         self._locker.close()
         super().close()
 
@@ -112,7 +114,7 @@ class _Held(_Blocker):
         # From the end, because at the last message within the transaction it has all of its locks.
         for number in range(gate.groups(CUT, every=True) - before, 1, -1):
             self._hold = gate.hold(CUT, number, every=True)
-            self._append = _Call(lambda: run.append(token=run.token, on=CUT))
+            self._append = Call(lambda: run.append(token=run.token, on=CUT))
             while not self._hold.fired.wait(0.01) and not self._append.ended:
                 pass
             session = next((s for s in gate.sessions() if s.worker == CUT and s.status == "T"), None)
@@ -127,7 +129,7 @@ class _Held(_Blocker):
         self._append.result()
 
 
-class _Call:
+class Call:
     """A call in a thread of its own."""
 
     def __init__(self, act: Callable[[], Outcome]) -> None:
@@ -142,13 +144,15 @@ class _Call:
 
     @property
     def ended(self) -> bool:
+        """Whether it has come back."""
         return self._future.done()
 
     def result(self) -> Outcome:
+        """What came of it, once it has come back. Raises what the call raised."""
         return self._future.result()
 
 
-def _waits(blocker: _Blocker, call: _Call, ttl: float) -> bool:
+def _waits(blocker: _Blocker, call: Call, ttl: float) -> bool:
     """Let a call wait for as long as its ttl; whether it did wait."""
     give_up = time.monotonic() + SETTLED
     since: float | None = None
@@ -176,7 +180,7 @@ def _try(lab: Lab, operation: str, blocked: Callable[[RunUnderTest], Any]) -> No
                 if operation == "renew"
                 else {"run_id": run.run_id, "owner": "bob", "ttl": ttl}
             )
-            call = _Call(lambda: lab.ask(operation, on="B", limit=LONG, **arguments))  # noqa: B023 - it ends in this turn
+            call = Call(lambda: lab.ask(operation, on="B", limit=LONG, **arguments))  # noqa: B023 - it ends in this turn
             waited = _waits(blocker, call, ttl)
             let_go = blocker.now()
             blocker.let_go()
@@ -197,20 +201,20 @@ def _try(lab: Lab, operation: str, blocked: Callable[[RunUnderTest], Any]) -> No
     lab.advice["LEA-9"] = "this machine is too slow to tell"
 
 
-def _no_gate(session: Session) -> str:
+def no_postgres(session: Session) -> str:
     """Why nobody can be made to wait while the kit looks on."""
     if "postgres" in session.subject.needs and session.subject.dsn is not None:
         return ""
     return "the kit can tell who waits behind a lock, and by which clock leases expire, only in PostgreSQL"
 
 
-@checks("LEA-9", cases=each(operation=("acquire", "renew")), when=_no_gate, whole=True)
+@checks("LEA-9", cases=each(operation=("acquire", "renew")), when=no_postgres, whole=True)
 def a_lease_that_waited_for_a_foreign_lock_gets_its_whole_ttl(lab: Lab, operation: str) -> None:
     """The run's rows are locked by somebody else while a lease is asked for."""
 
     @contextmanager
     def blocked(run: RunUnderTest) -> Iterator[_Blocker | None]:
-        blocker = _Rows(str(lab.session.subject.dsn), run)
+        blocker = RowLock(str(lab.session.subject.dsn), run)
         try:
             yield blocker if blocker.locked else None
         finally:
@@ -219,7 +223,7 @@ def a_lease_that_waited_for_a_foreign_lock_gets_its_whole_ttl(lab: Lab, operatio
     _try(lab, operation, blocked)
 
 
-@checks("LEA-9", cases=each(operation=("acquire", "renew")), when=_no_gate, whole=True)
+@checks("LEA-9", cases=each(operation=("acquire", "renew")), when=no_postgres, whole=True)
 def a_lease_that_waited_for_an_append_gets_its_whole_ttl(lab: Lab, operation: str) -> None:
     """An append of another worker has the run's lock, whatever that is, while a lease is asked for."""
     with cutting(lab.session) as gate:
