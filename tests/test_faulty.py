@@ -91,3 +91,9 @@ def test_a_right_one_is_not_accused(target):
         assert session.faults["clients killed"] >= 5
     else:
         assert session.faults["calls cancelled"] >= 10
+
+
+@pytest.mark.parametrize(("target", "clause"), [*files.ADVISED.items(), *postgres.ADVISED.items()])
+def test_a_should_that_is_not_met_is_advice(target, clause):
+    _, judgements = _checked(target, (clause,), first=False)
+    assert {c: j.verdict for c, j in judgements.items()} == {clause: "advice"}

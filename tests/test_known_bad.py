@@ -22,7 +22,7 @@ from continuum_conformance.model import READS, Kind
 from continuum_conformance.suite import replay
 from continuum_conformance.suite.script import script
 from tests.known_bad import ENTRIES, UNUSUAL
-from tests.known_bad.table import UNBROKEN, broken_by, clauses_due
+from tests.known_bad.table import UNBROKEN, UNBROKEN_ELSEWHERE, broken_by, clauses_due, elsewhere
 from tests.known_bad.trying import SEED, checked
 
 ALONE = (
@@ -168,6 +168,11 @@ def test_an_answer_where_none_is_due_is_remarked_on():
 def test_every_clause_is_broken_by_something():
     unbroken = [clause for clause in clauses_due() if clause not in broken_by()]
     assert set(unbroken) == set(UNBROKEN)
+
+
+def test_every_clause_about_races_and_faults_is_broken_by_something():
+    unbroken = [clause for clause, names in elsewhere().items() if not names]
+    assert set(unbroken) == set(UNBROKEN_ELSEWHERE)
 
 
 def test_the_table_is_not_stale():

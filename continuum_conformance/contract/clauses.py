@@ -16,7 +16,7 @@ from continuum_conformance.contract.capabilities import CORE
 
 __all__ = ["CHAPTERS", "CLAUSES", "CONTRACT_VERSION", "Clause", "clause", "in_force", "select"]
 
-CONTRACT_VERSION = "0.3"
+CONTRACT_VERSION = "0.4"
 """The version of the contract that this kit checks. Clauses of a later version are printed but not judged."""
 
 
@@ -445,7 +445,7 @@ _ALL = (
         "LEA-9",
         MUST,
         LEASES,
-        V3,
+        V4,
         "A granted ttl counts from the moment of granting: an acquire or renew that waited behind a lock is not born expired or shortened.",
         "A lease that is born expired is taken over while its holder believes in it.",
         "Read the clock after the row is locked; in PostgreSQL use a locking sub-select before clock_timestamp(), never now().",
@@ -793,7 +793,7 @@ _ALL = (
         "ATM-5",
         MUST,
         CORE,
-        V3,
+        V4,
         "A cancelled call of the async form raises CancelledError; it is all or nothing, and the handle goes on working.",
         "Engines cancel what takes too long; a connection left in the middle of a protocol breaks the next call.",
         "Discard a connection whose call was cancelled, and never swallow CancelledError.",
@@ -802,7 +802,7 @@ _ALL = (
         "ATM-5s",
         SHOULD,
         CORE,
-        V3,
+        V4,
         "A call of the sync form that is ended by KeyboardInterrupt should be all or nothing, and the handle should go on working.",
         "Ctrl-C comes at any line.",
         "Return connections in a finally.",
@@ -904,7 +904,7 @@ _ALL = (
         "CLK-1",
         MUST,
         LEASES,
-        V3,
+        V4,
         "Expiry is set and judged by one clock, the store's: a client whose clock is an hour off neither steals a live lease nor misses an expired one.",
         "Clocks of worker machines differ, and they jump.",
         "Compute and compare the expiry in the database.",

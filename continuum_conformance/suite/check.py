@@ -194,14 +194,18 @@ def _scouted(session: Session, tests: list[SuiteTest], plan: Plan) -> Result | N
 
     An adapter that is wrong in a plain sequence is left to the tests of sequences, which say more of it.
     """
+    quick = replace(plan, profile=PROFILES["quick"])
+    smoke = [test for test in registered() if test.body is machine.program]
+    found = None
     with suppress(Violation):  # in a set-up: the tests that come next say what is wrong
         found = scout(session, tests, plan.seed)
-        if found is not None:
-            return found if _fails(found) else None
-    quick = replace(plan, profile=PROFILES["quick"])
-    smoke = next((test for test in registered() if test.body is machine.program), None)
-    if smoke is not None and run_test(smoke, session, quick.profile, plan.seed).violation is not None:
+    if found is not None and found.violation is not None:
+        near = set(found.violation.clauses)
+        smoke = [*smoke, *(t for t in tests if not t.program and not t.whole and near & set(t.clauses))]
+    if any(run_test(test, session, quick.profile, plan.seed).violation is not None for test in smoke):
         return None
+    if found is not None:
+        return found if _fails(found) else None
     for test in tests:
         if FAULTS in test.body.__module__:
             result = judge_test(test, session, quick)

@@ -8,7 +8,7 @@ import pickle
 import time
 from pathlib import Path
 
-from continuum_adapters.in_memory import InMemoryJournal, Store
+from continuum_adapters.in_memory import InMemoryHarness, InMemoryJournal, Store
 from continuum_adapters.sqlite import SQLiteHarness, SQLiteJournal
 
 from continuum_conformance.contract import JournalUnavailable, LeaseMismatch
@@ -291,3 +291,30 @@ def _register_sqlite(cls, *clauses):
 
 _register_sqlite(OnlyAThreadLock, "FEN-5", "CON-1")
 _register_sqlite(RemembersTheFence, "FEN-6", "FEN-5")
+
+
+# -- what is only advised against --
+
+ADVISED: dict[str, str] = {}
+"""The harness of each adapter that leaves a SHOULD, with the clause."""
+
+
+class KeepsTheLockAfterCtrlC(InMemoryJournal):
+    """Gives its lock back after an Exception, which KeyboardInterrupt is none of."""
+
+    @contextlib.contextmanager
+    def _locked(self):
+        self._store.lock.acquire()
+        try:
+            yield self._store.runs
+        except Exception:
+            self._store.lock.release()
+            raise
+        self._store.lock.release()
+
+
+class KeepsTheLockAfterCtrlCHarness(InMemoryHarness):
+    journal_class = KeepsTheLockAfterCtrlC
+
+
+ADVISED[f"{__name__}:KeepsTheLockAfterCtrlCHarness"] = "ATM-5s"

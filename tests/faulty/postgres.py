@@ -176,6 +176,31 @@ class LeavesATransactionBehind(Journal):
         return super()._connected()
 
 
+# -- what is only advised against --
+
+ADVISED: dict[str, str] = {}
+"""The harness of each adapter that leaves a SHOULD, with the clause."""
+
+
+class TwoConnections(Journal):
+    """Takes turns with two connections, each of which has to fail before it is made anew."""
+
+    def __init__(self, dsn):
+        super().__init__(dsn)
+        self._spare = psycopg.connect(dsn, autocommit=True)
+
+    def _connected(self):
+        self._connection, self._spare = self._spare, self._connection
+        return super()._connected()
+
+    def close(self):
+        super().close()
+        self._spare.close()
+
+
+ADVISED[_register(TwoConnections)] = "ATM-3s"
+
+
 # -- load --
 
 

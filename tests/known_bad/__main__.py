@@ -6,11 +6,9 @@ import re
 import sys
 from pathlib import Path
 
-from continuum_conformance.contract.clauses import CLAUSES
-
 from . import ENTRIES
 from .registry import KnownBad
-from .table import UNBROKEN, broken_by, clauses_due, heading
+from .table import UNBROKEN, UNBROKEN_ELSEWHERE, broken_by, clauses_due, elsewhere, heading
 from .trying import checked
 
 PAGE = Path(__file__).parents[2] / "docs" / "kill-table.md"
@@ -52,8 +50,23 @@ def _by_clause() -> list[str]:
     for clause in clauses_due():
         names = broken_by().get(clause, [])
         lines.append(f"| {clause} | {', '.join(names) or UNBROKEN.get(clause, '')} |")
-    later = [c.id for c in CLAUSES.values() if c.id not in clauses_due()]
-    return [*lines, "", f"Of a later version of the contract, and not judged yet: {', '.join(later)}."]
+    return [*lines, "", *_of_other_banks()]
+
+
+def _of_other_banks() -> list[str]:
+    """Races and faults: the banks beside this one, each tried by a test of its own."""
+    lines = [
+        "## Races and faults",
+        "",
+        "These are broken by adapters that are right in any sequence of calls. `tests/test_racing.py` and",
+        "`tests/test_faulty.py` find each of them and replay what they found.",
+        "",
+        "| clause | broken by |",
+        "| --- | --- |",
+    ]
+    for clause, names in elsewhere().items():
+        lines.append(f"| {clause} | {', '.join(names) or UNBROKEN_ELSEWHERE.get(clause, '')} |")
+    return lines
 
 
 if __name__ == "__main__":

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+
 from continuum_conformance.contract.clauses import CLAUSES
 
 from .registry import ENTRIES
 
-__all__ = ["UNBROKEN", "broken_by", "clauses_due", "heading"]
+__all__ = ["UNBROKEN", "broken_by", "clauses_due", "elsewhere", "heading"]
+
+UNBROKEN_ELSEWHERE = {
+    "CON-5": "a SHOULD: whoever waits for another run's lock does not come back, which is told as that",
+}
+"""Clauses about races and faults that no adapter of the other banks is declared to break, and why."""
 
 UNBROKEN = {"LOD-5": "tried in the thorough profile only; a run of 10,000 events takes too long to try here"}
 """Clauses that no entry breaks, and why."""
@@ -37,3 +44,28 @@ def heading() -> list[str]:
         "| adapter | the fault | reported under | what is said under the first | calls |",
         "| --- | --- | --- | --- | --- |",
     ]
+
+
+def elsewhere() -> dict[str, list[str]]:
+    """For each clause about races and faults the adapters of `tests.racing` and `tests.faulty` that break it."""
+    found: dict[str, list[str]] = {clause: [] for clause in CLAUSES if clause not in clauses_due()}
+    for bank in BANKS:
+        module = importlib.import_module(bank)
+        advised = {target: (clause,) for target, clause in getattr(module, "ADVISED", {}).items()}
+        for target, clauses in {**module.WRONG, **advised}.items():
+            for clause in clauses:
+                if clause in found:
+                    name = target.rpartition(":")[2].removesuffix("Harness")
+                    found[clause].append(f"{name} ({bank.removeprefix('tests.')})")
+    return found
+
+
+BANKS = (
+    "tests.racing.memory",
+    "tests.racing.tasks",
+    "tests.racing.postgres",
+    "tests.racing.more_postgres",
+    "tests.faulty.files",
+    "tests.faulty.postgres",
+    "tests.faulty.tasks",
+)

@@ -103,8 +103,8 @@ def _no_disk(session: Session) -> str:
 
 def _story(found: Recording, lab: Lab) -> str:
     lines = [
-        "worker P is a process of its own, whose files may not grow any more (RLIMIT_FSIZE, as on a full disk),"
-        " until it is killed, or has room again:",
+        "worker P is a process of its own, whose files may not grow (RLIMIT_FSIZE, as on a full disk)",
+        "until it is killed, or has room again:",
         "",
     ]
     for entry in found.entries:
