@@ -27,6 +27,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+from .sql import statement_words
+
 __all__ = [
     "REFUSED",
     "Bulk",
@@ -50,6 +52,8 @@ __all__ = [
     "Terminate",
     "error_response",
     "nature",
+    "shortened",
+    "shown",
     "startup_packet",
 ]
 
@@ -107,49 +111,6 @@ Examples: ``select pg_catalog.version()`` (SQLAlchemy, at the first connect), ``
 They appear or not with the state of a pool, and as choice points they would misalign a replay.
 """
 
-_TOKEN = re.compile(
-    r"""(?sx)
-      (?: \s+ | --[^\n]* )
-    | (?P<comment> /\* )
-    | [eE]'(?: [^'\\] | \\. | '' )*'
-    | '(?: [^'] | '' )*'
-    | (?P<dollar> \$ (?: [^\W\d]\w* )? \$ ) .*? (?P=dollar)
-    | (?P<word> [^\W\d][\w$]* | "(?: [^"] | "" )*" )
-    | (?P<end> ; )
-    | .
-    """
-)
-_COMMENT = re.compile(r"/\*|\*/")
-
-
-def _after_comment(sql: str, place: int) -> int:
-    """Where a comment that began before ``place`` ends; they nest."""
-    depth = 1
-    for mark in _COMMENT.finditer(sql, place):
-        depth += 1 if mark[0] == "/*" else -1
-        if not depth:
-            return mark.end()
-    return len(sql)
-
-
-def _statements(sql: str) -> Iterable[list[str]]:
-    """The words of each statement, in lower case; what is quoted, commented or empty is left out."""
-    words: list[str] = []
-    place = 0
-    while place < len(sql):
-        token = _TOKEN.match(sql, place)
-        if token is None:
-            break
-        place = token.end()
-        if token["comment"]:
-            place = _after_comment(sql, place)
-        elif token["word"]:
-            words.append(token["word"].lower())
-        elif token["end"]:
-            yield words
-            words = []
-    yield words
-
 
 def _nature_of(words: list[str]) -> Nature:
     if not words:
@@ -181,7 +142,7 @@ def _heaviest(natures: Iterable[Nature]) -> Nature:
 @lru_cache(maxsize=4096)
 def nature(sql: str) -> Nature:
     """What a query does; of several statements, the most that one of them does."""
-    return _heaviest(map(_nature_of, _statements(sql)))
+    return _heaviest(map(_nature_of, statement_words(sql)))
 
 
 # -- statements and their values, for a reader --
@@ -214,11 +175,11 @@ class Statement:
         if not self.values:
             return sql
         types = self.prepared.types
-        shown = [
-            _shown(value, binary, types[place] if place < len(types) else 0)
+        told = [
+            shown(value, binary, types[place] if place < len(types) else 0)
             for place, (binary, value) in enumerate(self.values)
         ]
-        return f"{sql} [{', '.join(shown)}]"
+        return f"{sql} [{', '.join(told)}]"
 
 
 def shortened(text: str, length: int) -> str:
@@ -279,7 +240,8 @@ _BINARY: dict[int, Callable[[bytes], str]] = {
 _NUMBER = re.compile(rb"-?\d+(\.\d+)?|[tf]|true|false")
 
 
-def _shown(value: bytes | None, binary: bool, type_: int) -> str:
+def shown(value: bytes | None, binary: bool, type_: int) -> str:
+    """A value of a type, shortened, for a reader."""
     if value is None:
         return "NULL"
     if not binary:
