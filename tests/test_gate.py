@@ -536,7 +536,4 @@ def test_a_wait_is_on_the_tape_with_whom_it_was_for(
     assert waited == [("B", ("A",), "UPDATE t SET b = b || $1 ['B']")]
     (update_of_b,) = [sent for sent in tape if sent.waited]
     commit_of_a = next(sent for sent in tape if sent.worker == "A" and sent.group.label == "COMMIT")
-    assert (
-        update_of_b.waited is not None and update_of_b.answered is not None and update_of_b.given is not None
-    )
     assert update_of_b.at < update_of_b.waited < commit_of_a.at < update_of_b.answered < update_of_b.given

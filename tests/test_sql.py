@@ -95,9 +95,8 @@ def test_words_are_those_of_each_statement() -> None:
         ("UPDATE run SET a = $1", "UPDATE run …"),
         ("INSERT INTO event VALUES ($1, $2)", "INSERT INTO event VALUES …"),
         (
-            "WITH held AS (UPDATE run SET x = 1 WHERE y RETURNING id) INSERT INTO event SELECT 1 FROM held "
-            "ON CONFLICT (a) DO NOTHING",
-            "WITH … UPDATE run … INSERT INTO event SELECT … FROM held ON CONFLICT … DO NOTHING",
+            "WITH h AS (UPDATE run SET x = 1 RETURNING id) INSERT INTO e SELECT 1 FROM h ON CONFLICT (a) DO NOTHING",
+            "WITH … UPDATE run … INSERT INTO e SELECT … FROM h ON CONFLICT … DO NOTHING",
         ),
         (
             "select * from (select 1 from x for no key update skip locked) q",
@@ -105,7 +104,8 @@ def test_words_are_those_of_each_statement() -> None:
         ),
         ("SELECT pg_advisory_xact_lock(\n  hashtext($1))", "SELECT pg_advisory_xact_lock( hashtext($1))"),
         ("LOCK TABLE run IN EXCLUSIVE MODE", "LOCK TABLE run IN EXCLUSIVE MODE"),
-        ("-- why\nCOMMIT;", "COMMIT;"),
+        ("-- why\nCOMMIT;", "COMMIT"),
+        ("BEGIN; SELECT 1 FROM t", "BEGIN; SELECT … FROM t"),
         ("", ""),
     ],
 )

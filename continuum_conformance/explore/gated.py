@@ -37,9 +37,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Literal
+from typing import Any
 
-from continuum_conformance.explore.schedule import Choice, Chooser, Execution, Step
+from continuum_conformance.explore.schedule import Choice, Chooser, Execution, Kind, Step
 from continuum_conformance.postgres.databases import connect
 from continuum_conformance.postgres.gate import Gate, Session
 from continuum_conformance.postgres.parking import Parking
@@ -494,7 +494,7 @@ class _Run:
                     worker.in_client = True
                     self.execution.waits += 1
                     self._executor.client_waits += 1
-                    self._note(worker.name, "<waits in the client>", waits=True)
+                    self._note(worker.name, "<waits in the client>", "silent")
                 continue
             if not busy:
                 # Who waits in the client may have been woken, and says so in its own time.
@@ -569,10 +569,9 @@ class _Run:
                 self._waiting_since[session.number] = time.monotonic()
                 self.execution.waits += 1
                 label = session.latest.label if session.latest else ""
-                self._note(session.worker, f"{label} <waiting ...>", waits=True)
+                self._note(session.worker, f"{label} <waiting ...>", "waits")
 
-    def _note(self, worker: str, label: str, *, waits: bool = False) -> None:
-        kind: Literal["moves", "waits"] = "waits" if waits else "moves"
+    def _note(self, worker: str, label: str, kind: Kind = "moves") -> None:
         self.execution.steps.append(Step(worker, label, self._gate.clock(), kind))
 
     def _note_errors(self) -> None:

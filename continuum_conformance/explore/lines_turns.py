@@ -265,7 +265,9 @@ class Turns:
                     self.execution.waits += 1
                     counted = True
                     holder = blocker.holder()
-                    self._waits(worker, f"{site.label} (waits)", () if holder is None else (holder.name,))
+                    blockers = () if holder is None else (holder.name,)
+                    step = Step(worker.name, site.label, self._clock(), "waits", blockers)
+                    self.execution.steps.append(step)
                 keeps = begun or self._keeps(worker)
                 if keeps and not begun:
                     self._step(worker)
@@ -373,9 +375,6 @@ class Turns:
         step = (worker.name, worker.site.label)
         if not steps or steps[-1][:2] != step:
             steps.append(Step(*step, self._clock()))
-
-    def _waits(self, worker: Worker, label: str, blockers: tuple[str, ...] = ()) -> None:
-        self.execution.steps.append(Step(worker.name, label, self._clock(), "waits", blockers))
 
     def _make_pause(self, worker: Worker) -> None:
         worker.steps = 0
@@ -515,7 +514,7 @@ class Turns:
         self.detached.append(stack_of(frame))
         self.execution.diverged = True
         self.execution.waits += 1
-        self._waits(worker, "does not come back")
+        self.execution.steps.append(Step(worker.name, "does not come back", self._clock(), "silent"))
         worker.detached = True
         self._turn = None
         chosen = self._next(None)

@@ -57,6 +57,9 @@ class Choice:
     labels: tuple[str, ...] = ()
 
 
+Kind = Literal["moves", "waits", "silent"]
+
+
 class Step(NamedTuple):
     """What a worker did at one moment of a run.
 
@@ -64,14 +67,15 @@ class Step(NamedTuple):
         worker: who.
         label: what, for a reader: a statement, a line.
         at: when, by the executor's clock.
-        kind: whether the worker moved, or was found to wait for another.
+        kind: whether the worker moved, was found to wait for another, or was silent, so that it was taken to wait for
+            something that the executor does not see.
         blockers: for whom it waits, as far as that is known.
     """
 
     worker: str
     label: str
     at: int
-    kind: Literal["moves", "waits"] = "moves"
+    kind: Kind = "moves"
     blockers: tuple[str, ...] = ()
 
 

@@ -10,7 +10,17 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-__all__ = ["Token", "brief", "inlined", "literal", "name", "statement_words", "tokens", "without"]
+__all__ = [
+    "Token",
+    "brief",
+    "inlined",
+    "literal",
+    "name",
+    "statement_words",
+    "statements",
+    "tokens",
+    "without",
+]
 
 _TOKEN = re.compile(
     r"""(?sx)
@@ -180,7 +190,24 @@ def brief(sql: str) -> str:
     ``SELECT … FROM run … FOR UPDATE``, ``INSERT INTO event …``. What names no table in such a phrase stays as it
     stands, on one line.
     """
-    pieces = [token for token in tokens(sql) if token.kind not in ("space", "comment", "end")]
+    return "; ".join(map(_brief, statements(sql)))
+
+
+def statements(sql: str) -> Iterator[str]:
+    """The statements in some SQL, without the semicolons between them."""
+    parts: list[str] = []
+    for token in (*tokens(sql), Token("end", ";")):
+        if token.kind != "end":
+            parts.append(token.text)
+        else:
+            statement = "".join(parts).strip()
+            if statement:
+                yield statement
+            parts.clear()
+
+
+def _brief(sql: str) -> str:
+    pieces = [token for token in tokens(sql) if token.kind not in ("space", "comment")]
     told: list[str] = []
     tables = place = 0
     while place < len(pieces):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from . import wire
+from .sql import statement_words
 
 if TYPE_CHECKING:
     from .gate import Session
@@ -83,6 +84,20 @@ class Sent:
         return self.group.nature is not wire.Nature.PASSES
 
     @property
+    def matters(self) -> bool:
+        """Whether it does something, or begins, sets up or ends a transaction or a session.
+
+        What drivers and pools send on their own account does not: a look at the catalogue, a ROLLBACK of nothing.
+        """
+        if self.executes:
+            return True
+        return any(_matters(words[0], words, self.idle) for words in self._words())
+
+    def _words(self) -> Iterator[list[str]]:
+        for statement in self.group.statements:
+            yield from filter(None, statement_words(statement.sql))
+
+    @property
     def answer(self) -> str:
         """What the server said, for a reader: the first rows, else the command tags, else the error."""
         if self.error is not None:
@@ -99,6 +114,16 @@ class Sent:
             self.error = event
         elif isinstance(event, wire.Bulk) and len(self._answer) < MOST_BYTES:
             self._answer += event.raw[:MOST_BYTES]
+
+
+_ENDS = frozenset({"rollback", "abort", "commit", "end"})
+_BEGINS = frozenset({"begin", "start", "set", "prepare", "savepoint", "release"})
+
+
+def _matters(first: str, words: Sequence[str], idle: bool) -> bool:
+    if first in _ENDS:
+        return not idle
+    return first in _BEGINS or "set_config" in words
 
 
 def _rows_told(tag: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -174,12 +174,21 @@ class Statement:
         sql = shortened(" ".join(self.sql.split()), 150)
         if not self.values:
             return sql
-        types = self.prepared.types
-        told = [
-            shown(value, binary, types[place] if place < len(types) else 0)
-            for place, (binary, value) in enumerate(self.values)
+        return f"{sql} [{', '.join(self.shown_values)}]"
+
+    @property
+    def types(self) -> tuple[int, ...]:
+        """The type of each value, 0 where nobody told."""
+        known = self.prepared.types[: len(self.values)]
+        return known + (0,) * (len(self.values) - len(known))
+
+    @property
+    def shown_values(self) -> list[str]:
+        """The values as a reader is shown them."""
+        return [
+            shown(value, binary, type_)
+            for (binary, value), type_ in zip(self.values, self.types, strict=True)
         ]
-        return f"{sql} [{', '.join(told)}]"
 
 
 def shortened(text: str, length: int) -> str:
@@ -311,10 +320,15 @@ class Group:
     described: tuple[str, ...] = ()
 
     @property
+    def told(self) -> tuple[Statement, ...]:
+        """What a reader is told of its statements: those that pass are left out where others do more."""
+        doing = tuple(s for s in self.statements if nature(s.sql) is not Nature.PASSES)
+        return doing or self.statements
+
+    @property
     def label(self) -> str:
-        """Its statements for a reader, those that pass left out where others do more."""
-        doing = [s for s in self.statements if nature(s.sql) is not Nature.PASSES]
-        return "; ".join(s.label for s in doing or self.statements)
+        """Its statements for a reader."""
+        return "; ".join(statement.label for statement in self.told)
 
 
 ClientEvent = EncryptionAsked | Startup | Cancel | Passed | Terminate | Group

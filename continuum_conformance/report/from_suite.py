@@ -63,6 +63,7 @@ def finding_of(
         replay_note="replays exactly" if exact else "seen once",
         traceback=violation.detail or None if not violation.hang else None,
         stack=violation.detail or None if violation.hang else None,
+        interleaving=violation.interleaving,
     )
 
 
