@@ -178,7 +178,7 @@ def _content(row: Row, name: str) -> str:
         return f'<p class="why">{prose(row.pause.why)}</p>'
     if row.kind == "goes on":
         answer = f' <span class="answer">{prose(move.answer)}</span>' if move.answer else ""
-        return f'<p class="on{" failed" if move.failed else ""}">goes on{answer}</p>'
+        return f'<p class="on line{" failed" if move.failed else ""}">goes on{answer}</p>'
     answer = "" if move.pauses or move.minor else move.answer
     kind = "failed" if move.failed and answer else "minor" if move.minor else ""
     return _step(move.text, answer, _told(move), name, kind)
