@@ -71,6 +71,30 @@ def test_each_moment_tells_what_all_the_bars_look_like() -> None:
     ]
 
 
+def test_who_was_let_go_and_does_not_move_yet_waits_no_longer() -> None:
+    calls = (Call("A", "append()", "None", 1, 9), Call("B", "load()", "[]", 4, 7))
+    moves = (
+        Move("A", "INSERT", 2, 8, pauses=(Pause(3, 5, "waits for B"),)),
+        Move("B", "COMMIT", 5),
+        Move("B", "SELECT", 6),
+    )
+    told = [
+        (kind, states["A"])
+        for _, kind, states in drawn(Interleaving("statements", ("A", "B"), "", calls, moves))
+    ]
+    assert told == [
+        ("begins", "held"),
+        ("moves", "held"),
+        ("pauses", "waits"),
+        ("begins", "waits"),
+        ("moves", "waits"),
+        ("moves", "held"),
+        ("ends", "held"),
+        ("goes on", "held"),
+        ("ends", "held"),
+    ]
+
+
 def test_what_came_afterwards_is_drawn_up_to_the_read_that_decides() -> None:
     load, run = TAKEOVER.calls[2], TAKEOVER.calls[3]
     calls = (
@@ -183,7 +207,7 @@ def test_a_race_in_postgres_shows_the_statements_and_who_waited_for_whom(server)
     commit = next(move for move in race.moves if move.worker == "A" and move.text == "COMMIT")
     (pause,) = insert.pauses
     assert pause.why == "waits for A"
-    assert insert.at < pause.began < commit.at < pause.ended <= insert.until
+    assert insert.at < pause.began < commit.at == pause.ended < insert.until
 
 
 def test_a_session_held_within_a_statement_is_shown_where(server) -> None:

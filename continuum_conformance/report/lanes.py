@@ -18,7 +18,7 @@ from continuum_conformance.report.text import plural
 
 __all__ = ["Row", "lanes", "rows"]
 
-Kind = Literal["begins", "moves", "folded", "pauses", "goes on", "ends", "never", "change", "after"]
+Kind = Literal["begins", "moves", "folded", "pauses", "freed", "goes on", "ends", "never", "change", "after"]
 State = Literal["idle", "held", "waits", "inside"]
 
 _MANY = 60
@@ -92,6 +92,10 @@ def rows(drawn: Interleaving) -> Iterator[Row]:
     states: dict[str, State] = dict.fromkeys(drawn.workers, "idle")
     before = None
     for row in _folded(drawn, [row for _, _, row in sorted(_moments(drawn), key=lambda moment: moment[:2])]):
+        if row.kind == "freed":
+            if states[row.worker] != "idle":
+                states[row.worker] = "held"
+            continue
         if row.kind == "begins":
             states[row.worker] = "held"
         elif row.kind == "pauses" and row.pause is not None:
@@ -122,6 +126,8 @@ def _moments(drawn: Interleaving) -> Iterator[tuple[int, int, Row]]:
         yield move.at, 1, Row("moves", move.worker, moves=(move,))
         for pause in move.pauses:
             yield pause.began, 2, Row("pauses", move.worker, moves=(move,), pause=pause)
+            if pause.ended is not None:
+                yield pause.ended, 4, Row("freed", move.worker, moves=(move,), pause=pause)
         if move.pauses and move.until is not None and move.until != move.at:
             yield move.until, 1, Row("goes on", move.worker, moves=(move,))
 

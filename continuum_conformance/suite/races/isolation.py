@@ -219,39 +219,40 @@ class _Making:
                 limit = "10ms" if number in script.deadlock else "100s"
                 session.setup.append(f"SET deadlock_timeout = '{limit}'")
         sessions = sorted(script.sessions.values(), key=lambda session: session.name)
-        setup = list(self._definitions(seen, write))
         made = [*seen.made]
+        holder: list[tuple[str, str]] = []
         if script.holder is not None:
             sessions.append(script.holder)
-            setup.append(
-                (
-                    "holds a session within a statement, at the place where the kit had held it",
-                    holding(seen.parked),
-                )
-            )
+            remark = "holds a session within a statement, at the place where the kit had held it"
+            holder.append((remark, holding(seen.parked)))
             made.append(("FUNCTION", "continuum_hold"))
-        setup += _remarked(self._situation(seen), blocks(seen.tape[seen.warm : seen.first], write))
-        teardown = (
-            "\n".join(f"DROP {kind} IF EXISTS {name} CASCADE;" for kind, name in made) if self.fresh else ""
+        teardown = "\n".join(f"DROP {kind} IF EXISTS {name} CASCADE;" for kind, name in made)
+        return Spec(
+            setup=list(self._setup(seen, holder, write)),
+            teardown=teardown if self.fresh else "",
+            sessions=sessions,
+            order=script.order,
         )
-        return Spec(setup=setup, teardown=teardown, sessions=sessions, order=script.order)
 
-    def _definitions(self, seen: _Seen, write: Write) -> Iterator[tuple[str, str]]:
-        """What makes the adapter's tables, after a look whether there are others of their names."""
-        connection = next((sent.session.number for sent in seen.opening if sent.executes), 0)
-        asked = list(settings(seen.opening, connection, write))
-        if asked:
-            yield "as the adapter's connections are set up", joined(asked)
+    def _setup(
+        self, seen: _Seen, holder: Sequence[tuple[str, str]], write: Write
+    ) -> Iterator[tuple[str, str]]:
+        """What makes the adapter's tables, after a look whether there are others of their names; the situation."""
         tables = [name for kind, name in seen.made if kind == "TABLE"]
         if tables:
             yield "", _guard(tables)
-        definitions = list(blocks(seen.opening, write))
+        opened, arranged = seen.tape[: seen.warm], seen.tape[seen.warm : seen.first]
+        definitions = [block for _, block in blocks(seen.opening, write)]
         # What a further handle does when it is opened is mostly the same once more.
-        definitions += [block for block in blocks(seen.tape[: seen.warm], write) if block not in definitions]
+        more = [(number, block) for number, block in blocks(opened, write) if block not in definitions]
         if not any(map(_makes_tables, definitions)):
-            what = "The adapter's tables were made elsewhere than through the kit's gate: put their definitions here."
-            yield f"{what} {', '.join(tables)}".rstrip(), "SELECT 1;"
-        yield from _remarked("what the adapter does when it is opened", definitions)
+            what = "The adapter's tables were made elsewhere than through the kit's gate; their definitions belong here."
+            yield what, f"-- {', '.join(tables) or 'its tables'}"
+        remark = "what the adapter does when it is opened"
+        yield from _as_set_up(remark, blocks(seen.opening, write), seen.opening, write)
+        yield from holder
+        yield from _as_set_up("", more, seen.tape, write)
+        yield from _as_set_up(self._situation(seen), blocks(arranged, write), seen.tape, write)
 
     def _situation(self, seen: _Seen) -> str:
         steps = seen.race.violation.steps if seen.race.violation is not None else ()
@@ -282,9 +283,20 @@ class _Making:
         return "\n".join(lines)
 
 
-def _remarked(remark: str, setup: Iterable[str]) -> Iterator[tuple[str, str]]:
-    for place, block in enumerate(setup):
-        yield remark if not place else "", block
+def _as_set_up(
+    remark: str, setup: Iterable[tuple[int, str]], tape: Sequence[Sent], write: Write
+) -> Iterator[tuple[str, str]]:
+    """Blocks of set-up, each under the settings of the connection that it came from."""
+    current: list[str] = []
+    for number, block in setup:
+        asked = list(settings(tape, number, write))
+        if asked != current:
+            yield remark, joined(["RESET ALL", *asked])
+            current, remark = asked, ""
+        yield remark, block
+        remark = ""
+    if current:
+        yield "", "RESET ALL;"
 
 
 def _makes_tables(block: str) -> bool:

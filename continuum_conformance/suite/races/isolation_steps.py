@@ -65,8 +65,8 @@ def _only_reads(text: str) -> bool:
 # -- set-up --
 
 
-def blocks(tape: Iterable[Sent], write: Write) -> Iterator[str]:
-    """What changed something, as blocks that are a transaction each. Raises `Unwritable`."""
+def blocks(tape: Iterable[Sent], write: Write) -> Iterator[tuple[int, str]]:
+    """What changed something, as blocks that are a transaction each, with its connection. Raises `Unwritable`."""
     under_way: dict[int, list[str]] = {}
     failed: set[int] = set()
     for sent in tape:
@@ -81,7 +81,7 @@ def blocks(tape: Iterable[Sent], write: Write) -> Iterator[str]:
                 statements.append(write(statement))
         if sent.status == "I":
             if statements and number not in failed:
-                yield joined(statements)
+                yield number, joined(statements)
             under_way[number] = []
             failed.discard(number)
 
@@ -254,6 +254,7 @@ class Script:
             if call.began < sent.at and (call.ended is None or sent.at < call.ended):
                 self._told.add(place)
                 came = call.outcome if call.ended is not None else "(never came back)"
+                came = came.partition(" DETAIL:")[0]  # which names processes
                 return shortened(f"{call.worker}: {call.text} -> {came}", 200)
         return ""
 

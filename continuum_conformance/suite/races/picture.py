@@ -171,7 +171,7 @@ def _token(lease: Any) -> Any:
 # -- moves --
 
 
-def statements(tape: Iterable[Sent], salt: str) -> Iterator[Move]:
+def statements(tape: Sequence[Sent], salt: str) -> Iterator[Move]:
     """What went through a gate, as moves; what drivers send on their own account is left out."""
 
     def clean(text: str) -> str:
@@ -191,18 +191,31 @@ def statements(tape: Iterable[Sent], salt: str) -> Iterator[Move]:
             CUTS.get(sent.cut) or clean(sent.answer),
             bool(sent.cut) or sent.error is not None,
             not sent.executes,
-            tuple(_pauses(sent)),
+            tuple(_pauses(sent, tape)),
         )
 
 
-def _pauses(sent: Sent) -> Iterator[Pause]:
+def _pauses(sent: Sent, tape: Sequence[Sent]) -> Iterator[Pause]:
     for park in sent.parks:
         table, _, place = park.place.partition(": ")
         yield Pause(park.at, park.until, f"held {place} of {table}", waits=False)
     if sent.waited is not None:
         who = f"waits for {' and '.join(sent.blockers)}" if sent.blockers else "waits"
-        # When it could have gone on is the server's to say, and not the same each time; when it was let, is ours.
-        yield Pause(sent.waited, sent.given or sent.answered, who)
+        yield Pause(sent.waited, _freed(sent, tape), who)
+
+
+def _freed(sent: Sent, tape: Sequence[Sent]) -> int | None:
+    """When a statement waited no longer: with what another session did last before it was answered.
+
+    Its answer comes a little later, not always at the same moment, and is given to its client when its turn comes.
+    """
+    if sent.answered is None:
+        return None
+    others = [other for other in tape if other.session is not sent.session]
+    moments = [other.at for other in others]
+    moments += [park.until for other in others for park in other.parks if park.until is not None]
+    before = [moment for moment in moments if (sent.waited or sent.at) < moment < sent.answered]
+    return max(before, default=sent.given or sent.answered)
 
 
 def _steps(execution: Execution) -> Iterator[Move]:
