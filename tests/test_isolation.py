@@ -131,6 +131,7 @@ def test_a_spec_is_written_as_the_tester_reads_it(tester: Path, server) -> None:
 
 
 STRINGS = [
+    "(SELECT 1 AS x) UNION (SELECT 1)",
     r"SELECT '{a} \ ''b''' AS x",
     r"SELECT E'{a\}\n\\}' || 'c' AS x",
     "SELECT $tag$ it's {\n  two lines} \\ $tag$ AS x",
@@ -207,6 +208,12 @@ def test_a_value_of_a_type_that_the_adapter_made_is_written_by_its_name(server) 
     with Literals(server.dsn) as literals:
         statement = Statement(Prepared("SELECT $1", (type_,)), ((True, b"done"),))
         assert literals.statement(statement) == "SELECT 'done'::state"
+
+
+def test_a_statement_without_values_is_written_as_it_is(server) -> None:
+    with Literals(server.dsn) as literals:
+        for text in ("(SELECT 1) UNION (SELECT 2)", "DO $$ BEGIN NULL; END $$", "SELECT '$1'"):
+            assert literals.statement(Statement(Prepared(text))) == text
 
 
 @pytest.mark.parametrize(
@@ -288,6 +295,7 @@ def test_settings_of_a_session_and_a_schema_are_part_of_a_spec(tester: Path, ser
         assert "set_config('search_path', 'journal', false)" in part
         assert "set_config('jit', 'off', false)" in part
         assert "SET lock_timeout = '7s'" in part
+        assert "statement_timeout" not in part
     assert "DROP SCHEMA IF EXISTS journal CASCADE" in spec
     shown = run_by(tester, spec, server.fresh_database())
     assert {name for name, step in shown.items() if step.error} == set()

@@ -20,6 +20,9 @@ _INTEGER = 23
 _NUMBERS = frozenset({20, 21, 23, 26, 700, 701, 1700})
 _OF_TIME = frozenset({1082, 1083, 1114, 1184, 1266})
 
+_UNKNOWN = re.compile(r"\((function|statement|portal) .*\)", re.DOTALL)
+"""What stands for the text of a statement that `wire` does not know."""
+
 _SETTINGS = {
     "DateStyle": "ISO, YMD",
     "IntervalStyle": "postgres",
@@ -67,7 +70,7 @@ class Literals:
     def statement(self, statement: wire.Statement) -> str:
         """The statement with its values in place. Raises `Unwritable`."""
         text = statement.sql.strip()
-        if text.startswith("("):
+        if _UNKNOWN.fullmatch(text):
             raise Unwritable(f"its text is not known: {text}")
         if not statement.values:
             return text

@@ -258,14 +258,14 @@ def _legend(shown: Sequence[Row]) -> str:
     }
     kinds = {"moves"} if any(row.kind in ("moves", "folded") for row in shown) else set()
     items = [
-        f'<li aria-hidden="true"><span class="sample {sign}"></span>{meaning}</li>'
+        f'<li><span class="sample {sign}"></span>{meaning}</li>'
         for sign, meaning in _SIGNS.items()
         if sign in states | kinds
     ]
     marks = {(row.call.mark, row.call.reads) for row in shown if row.call is not None and row.call.mark}
     items += [
-        f'<li class="{mark}" aria-hidden="true"><span class="tag">{_MARKS[mark, reads][0]}</span>{_MARKS[mark, reads][1]}</li>'
+        f'<li class="{mark}"><span class="tag">{_MARKS[mark, reads][0]}</span>{_MARKS[mark, reads][1]}</li>'
         for mark, reads in _MARKS
         if (mark, reads) in marks
     ]
-    return f'<ul class="samples">{"".join(items)}</ul>' if items else ""
+    return f'<ul class="samples" aria-hidden="true">{"".join(items)}</ul>' if items else ""

@@ -15,7 +15,9 @@ class InASchema(Journal):
 
     def __init__(self, dsn):
         super().__init__(f"{dsn}{'&' if '?' in dsn else '?'}options=-csearch_path%3Djournal%20-c%20jit%3Doff")
-        self._connection.execute("SET lock_timeout = '7s'")
+        with self._connection.transaction():
+            self._connection.execute("SET lock_timeout = '7s'")
+            self._connection.execute("SET LOCAL statement_timeout = '8s'")
         self._connection.execute("CREATE TABLE IF NOT EXISTS note (id text, body jsonb DEFAULT '{}')")
 
     def _insert(self, c, key, seq, plain):

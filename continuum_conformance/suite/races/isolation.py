@@ -167,7 +167,7 @@ class _Making:
         seen = self._seen(opening, self._made())
         with Literals(self.dsn) as literals:
             spec = self._spec(seen, literals.statement)
-            return replace(spec, remark=self._remark(of_time=literals.of_time)).text()
+            return replace(spec, remark=self._remark(spec, of_time=literals.of_time)).text()
 
     def _opening(self) -> list[Sent]:
         """What the first handle does when it is opened: it makes the adapter's tables."""
@@ -198,7 +198,7 @@ class _Making:
                 self._warm()
                 warm = len(tape)
                 race = run_race(self.session, self.scenario, executor, Scripted(self.schedule))
-            if race.violation is not None and race.execution.tape:
+            if race.violation is not None and not race.violation.hang and race.execution.tape:
                 return _Seen(opening, made, race, tape, warm, parked)
         raise NoSpec("the race did not show again on an empty database")
 
@@ -212,9 +212,8 @@ class _Making:
         script = Script(
             self._told(seen), calls_of(seen.race.recording, seen.salt, after=seen.race.probes_from), write
         )
-        before = seen.tape[: seen.first]
         for number, session in script.sessions.items():
-            session.setup += settings(before, number, write)
+            session.setup += settings(seen.tape, number, write, seen.first)
             if script.deadlock:
                 limit = "10ms" if number in script.deadlock else "100s"
                 session.setup.append(f"SET deadlock_timeout = '{limit}'")
@@ -268,7 +267,7 @@ class _Making:
         during = {id(sent) for sent in race.execution.tape}
         return [sent for sent in seen.tape[seen.first :] if id(sent) in during or sent.at < until]
 
-    def _remark(self, *, of_time: bool) -> str:
+    def _remark(self, spec: Spec, *, of_time: bool) -> str:
         violation, subject = self.violation, self.session.subject
         message = violation.message.replace(f"-{violation.salt}", "") if violation.salt else violation.message
         lines = [
@@ -278,6 +277,8 @@ class _Making:
             "A spec for PostgreSQL's isolation tester. On an empty database:",
             "  isolationtester 'dbname=scratch' < this file",
         ]
+        if any("*" in launch.after for launch in spec.order):
+            lines.append("as a superuser, for it sets deadlock_timeout.")
         if of_time:
             lines += ["", "Some values are times at which the race was run: they are in the past now."]
         return "\n".join(lines)

@@ -15,7 +15,8 @@ from continuum_conformance.history.interleaving import Call
 from continuum_conformance.postgres import sql
 from continuum_conformance.postgres.isolation import Launch, Session, Step, joined
 from continuum_conformance.postgres.tape import Park, Sent
-from continuum_conformance.postgres.wire import Statement, shortened
+from continuum_conformance.postgres.values import Unwritable
+from continuum_conformance.postgres.wire import Nature, Statement, shortened
 
 __all__ = ["HOLDER", "Script", "Write", "blocks", "holding", "settings"]
 
@@ -26,7 +27,7 @@ HOLDER = "holder"
 """The session that holds others within their statements."""
 
 _ENDS = frozenset({"rollback", "abort", "commit", "end", "release"})
-_SETS = frozenset({"set", "prepare"})
+_UNDOES = frozenset({"rollback", "abort"})
 _NO_SETTINGS = frozenset({"user", "database", "application_name", "client_encoding", "replication"})
 _DEADLOCK = "40P01"
 
@@ -52,7 +53,7 @@ def _words(sent: Sent) -> list[list[str]]:
 def _only_reads(text: str) -> bool:
     """Whether a statement certainly changes nothing; a SELECT of a function may change anything."""
     pieces = [token for token in sql.tokens(text) if token.kind not in ("space", "comment")]
-    if not pieces or pieces[0].text.lower() != "select":
+    if not pieces or pieces[0].text.lower() != "select" or any(t.text.lower() == "into" for t in pieces):
         return False
     called = (
         word.text.lower()
@@ -73,7 +74,7 @@ def blocks(tape: Iterable[Sent], write: Write) -> Iterator[tuple[int, str]]:
         number = sent.session.number
         statements = under_way.setdefault(number, [])
         firsts = {words[0] for words in _words(sent)}
-        if sent.error is not None or firsts & {"rollback", "abort"}:
+        if sent.error is not None or firsts & _UNDOES:
             failed.add(number)
         for statement in sent.group.told if sent.executes else ():
             first = next(iter(sql.statement_words(statement.sql)), [""])[:1]
@@ -86,22 +87,43 @@ def blocks(tape: Iterable[Sent], write: Write) -> Iterator[tuple[int, str]]:
             failed.discard(number)
 
 
-def settings(tape: Iterable[Sent], number: int, write: Write) -> Iterator[str]:
-    """What a connection was set up with: what its client asked for when it connected, and its SETs since then."""
-    known = False
-    for sent in tape:
-        if sent.session.number != number:
-            continue
-        if not known:
-            known = True
-            for name, value in _asked_for(sent.session.settings):
-                yield f"SELECT set_config({sql.literal(name)}, {sql.literal(value)}, false)"
-        if sent.executes or not sent.idle or sent.error is not None or sent.status != "I":
-            continue
-        for statement in sent.group.statements:
-            words = next(iter(sql.statement_words(statement.sql)), [])
-            if words[:1] and (words[0] in _SETS or "set_config" in words) and words[1:2] != ["transaction"]:
-                yield write(statement)
+def settings(tape: Sequence[Sent], number: int, write: Write, first: int | None = None) -> Iterator[str]:
+    """What a connection was set up with: what its client asked for when it connected, and its SETs since then.
+
+    Args:
+        tape: what went through the gate.
+        number: the connection's.
+        write: writes a statement.
+        first: the place from which on a SET is no setting-up any more; none without.
+
+    Raises:
+        Unwritable: a statement cannot be written.
+    """
+    mine = [(place, sent) for place, sent in enumerate(tape) if sent.session.number == number]
+    for name, value in _asked_for(mine[0][1].session.settings) if mine else ():
+        yield f"SELECT set_config({sql.literal(name)}, {sql.literal(value)}, false)"
+    under_way: list[str] = []
+    failed = False
+    for place, sent in mine:
+        if first is not None and place >= first:
+            return
+        failed = failed or sent.error is not None or bool({words[0] for words in _words(sent)} & _UNDOES)
+        under_way += [
+            write(s) for s in sent.group.statements if _sets(next(iter(sql.statement_words(s.sql)), []))
+        ]
+        if sent.status == "I":
+            if not failed:
+                yield from under_way
+            under_way, failed = [], False
+
+
+def _sets(words: Sequence[str]) -> bool:
+    """Whether a statement sets up its session, beyond its transaction."""
+    if "set_config" in words:
+        return words[0] == "select" and "true" not in words
+    return words[:1] == ["prepare"] or (
+        words[:1] == ["set"] and words[1:2] not in (["transaction"], ["local"], ["constraints"])
+    )
 
 
 def _asked_for(startup: dict[str, str]) -> Iterator[tuple[str, str]]:
@@ -211,6 +233,8 @@ class Script:
         for other in list(self._joined):
             if other != number:
                 self._flush(other)
+        if sent.group.nature is Nature.COPIES:
+            raise Unwritable("COPY is more than a statement")
         statements = [self.write(statement) for statement in sent.group.statements]
         if not sent.executes and not {words[0] for words in _words(sent)} & _ENDS:
             self._joined.setdefault(number, []).extend(statements)

@@ -145,7 +145,9 @@ def _outcome(entry: Recorded, salt: str) -> str:
     if outcome.kind is Kind.RAW:
         text = f"{outcome.error}: {' '.join(outcome.message.split())}"
     elif outcome.error == "JournalUnavailable":
-        text += " (whether it happened is unknown)" if outcome.unknown else " (it did not happen)"
+        text += (
+            " (whether it happened is unknown)" if outcome.unknown else " (it says that it did not happen)"
+        )
     return text.replace(f"-{salt}", "") if salt else text
 
 
