@@ -15,12 +15,13 @@ from continuum_conformance.harness import Subject
 from continuum_conformance.history.interleaving import Call, Interleaving, Move, Pause
 from continuum_conformance.postgres import provide
 from continuum_conformance.report.lanes import lanes, rows
+from continuum_conformance.suite.faults.running import Fault, cutting, run_cut
 from continuum_conformance.suite.lab import Session
 from continuum_conformance.suite.races.exploring import explore
 from continuum_conformance.suite.races.levels import level_of
 from continuum_conformance.suite.races.picture import picture_of
 from continuum_conformance.suite.races.running import run_race
-from continuum_conformance.suite.races.scenarios import CLASSICS
+from continuum_conformance.suite.races.scenarios import CLASSICS, SITUATIONS, Act, Scenario
 
 TAKEOVER = Interleaving(
     "statements",
@@ -151,6 +152,12 @@ def test_the_drawing_is_a_table_that_needs_no_script() -> None:
     assert "style=" not in text
 
 
+def test_who_does_nothing_in_the_race_has_no_lane() -> None:
+    calls = (Call("A", "load()", "[]", 1, 2), Call("B", "load()", "[]", 3, 4, after=True))
+    text = lanes(Interleaving("processes", ("A", "B"), "", calls), "r")
+    assert re.findall(r"worker \w", text) == ["worker A"]
+
+
 def test_a_long_race_is_cut_short_and_says_so() -> None:
     calls = tuple(Call("AB"[n % 2], f"load({n})", "[]", 2 * n + 1, 2 * n + 2) for n in range(400))
     text = lanes(Interleaving("lines", ("A", "B"), "", calls), "r")
@@ -232,3 +239,23 @@ def test_a_deadlock_shows_who_was_stuck_and_nothing_of_what_the_kit_did_then() -
         ("B", None, "stuck"),
     ]
     assert [pause.why for move in picture.moves for pause in move.pauses] == ["waits for A"]
+
+
+def test_a_fault_shows_the_message_at_which_the_connection_was_cut(server) -> None:
+    subject = Subject("tests.faulty.postgres:TriesAgainBlindlyHarness", dsn=server.fresh_database(), limit=5)
+    session = Session(subject)
+    try:
+        session.handle("A")
+        situation = SITUATIONS["expired"]
+        scenario = Scenario("acquire, expired", situation, {"F": (Act("acquire"),)})
+        with cutting(session) as gate:
+            found = (run_cut(session, gate, Fault(scenario, "after", number))[0] for number in range(1, 7))
+            violation = next(filter(None, found))
+    finally:
+        session.close_all()
+    race = violation.interleaving
+    (cut,) = [move for move in race.moves if "cut off" in move.answer]
+    assert (cut.worker, cut.text, cut.answer) == ("F", "COMMIT", "done, and cut off before the reply")
+    (struck,) = [call for call in race.calls if call.began < cut.at < call.ended]
+    assert (struck.mark, struck.outcome) == ("deciding", "LeaseHeld")
+    assert {call.worker for call in race.calls if call.after} == {"A", "B"}

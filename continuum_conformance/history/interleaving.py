@@ -78,7 +78,8 @@ class Interleaving:
     """What a run of concurrent workers looked like."""
 
     level: str
-    """How fine a move is: ``statements``, ``instructions``, ``lines``, ``tasks``, ``threads``; ``messages`` in a fault."""
+    """How fine a move is: ``statements``, ``instructions``, ``lines``, ``tasks``, ``threads``; ``messages`` and
+    ``processes`` in a fault."""
     workers: tuple[str, ...]
     """In the order of their columns."""
     start: str

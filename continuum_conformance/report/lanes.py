@@ -66,16 +66,18 @@ def lanes(drawn: Interleaving, name: str) -> str:
     """
     told = list(rows(drawn))
     shown, left = told[:_MOST_ROWS], max(0, len(told) - _MOST_ROWS)
-    numbers = {worker: f"lane{min(number, 7)}" for number, worker in enumerate(drawn.workers)}
+    acting = {row.worker for row in shown}
+    workers = [worker for worker in drawn.workers if worker in acting]
+    numbers = {worker: f"lane{min(number, 7)}" for number, worker in enumerate(workers)}
     heads = "".join(
-        f'<th scope="col" class="{numbers[worker]}">{prose(_named(worker))}</th>' for worker in drawn.workers
+        f'<th scope="col" class="{numbers[worker]}">{prose(_named(worker))}</th>' for worker in workers
     )
     body = "".join(_row(row, numbers, f"{name}-{place}") for place, row in enumerate(shown))
     more = f'<p class="more">{plural(left, "more step")} in the JSON report.</p>' if left else ""
     return (
-        f'<figure class="race" role="group" aria-label="The race, {plural(len(drawn.workers), "worker")}, time downwards">'
+        f'<figure class="race" role="group" aria-label="The race, {plural(len(workers), "worker")}, time downwards">'
         f'<p class="start">{prose(drawn.start)}</p>'
-        f'<div class="scroll"><table class="w{min(len(drawn.workers), 8)}"><thead><tr>{heads}</tr></thead>'
+        f'<div class="scroll"><table class="w{min(len(workers), 8)}"><thead><tr>{heads}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>{more}{_legend(shown)}</figure>"
     )
 
@@ -167,6 +169,7 @@ def _row(row: Row, numbers: Mapping[str, str], name: str) -> str:
         if worker == row.worker
         else f'<td class="{numbers[worker]} {state}"></td>'
         for worker, state in row.states.items()
+        if worker in numbers
     )
     kind = f"change {numbers[row.worker]}" if row.kind == "change" else mark
     return f'<tr class="{kind}">{cells}</tr>' if kind else f"<tr>{cells}</tr>"

@@ -13,12 +13,16 @@ from continuum_conformance.history.interleaving import Call, Mark, Move, Pause
 from continuum_conformance.model import READS, Kind, Outcome
 from continuum_conformance.postgres.sql import brief
 from continuum_conformance.postgres.tape import Sent
+from continuum_conformance.postgres.wire import shortened
 from continuum_conformance.suite.races.running import Race, Recording
 from continuum_conformance.suite.races.scenarios import Scenario
 from continuum_conformance.suite.script import call_text, outcome_text
 from continuum_conformance.suite.violation import Step as Called
 
 __all__ = ["calls_of", "picture_of", "starting_point", "statements"]
+
+LONGEST = 240
+"""Characters of an adapter's own error; a finding has its traceback besides."""
 
 MOST_MOVES = 1_000
 """A longer run keeps of each stretch of moves that nobody interrupts the first and the last."""
@@ -143,7 +147,7 @@ def _outcome(entry: Recorded, salt: str) -> str:
     outcome = entry.outcome
     text = outcome_text(outcome, salt)
     if outcome.kind is Kind.RAW:
-        text = f"{outcome.error}: {' '.join(outcome.message.split())}"
+        text = shortened(f"{outcome.error}: {' '.join(outcome.message.split())}", LONGEST)
     elif outcome.error == "JournalUnavailable":
         text += (
             " (whether it happened is unknown)" if outcome.unknown else " (it says that it did not happen)"
