@@ -169,6 +169,7 @@ def test_a_long_race_is_cut_short_and_says_so() -> None:
 
 @pytest.fixture(scope="module")
 def server():
+    pytest.importorskip("psycopg")
     with provide("auto") as found:
         yield found
 
