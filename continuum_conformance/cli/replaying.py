@@ -29,17 +29,18 @@ __all__ = ["replay"]
 def replay(options: argparse.Namespace, console: Console) -> int:
     """Show a counterexample again, or say that it does not show any more."""
     require_sensible_store(options)
+    wanted = options.isolation_spec
+    no_race = f"{options.file} is no race of statements in PostgreSQL, so there is no SQL to make a spec of"
     if is_world(Path(options.file)):
+        if wanted:
+            raise Stop(2, no_race)
         return replay_world(options, console)
     try:
         saved = load(Path(options.file))
     except ReplayError as error:
         raise Stop(2, str(error)) from None
-    wanted = options.isolation_spec
     if wanted and not has_statements(saved.race):
-        raise Stop(
-            2, f"{options.file} is no race of statements in PostgreSQL, so there is no SQL to make a spec of"
-        )
+        raise Stop(2, no_race)
     target = options.target or saved.target
     notes: list[str] = []
     with console.apart():
