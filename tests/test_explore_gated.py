@@ -69,7 +69,7 @@ def seen(executions: Sequence[Execution]) -> list[Any]:
     return [
         (
             [(c.options, c.taken, c.preemptive) for c in e.choices],
-            [(worker, label.split(" [")[0].split(" <")[0]) for worker, label in e.steps],
+            [(step.worker, step.label.split(" [")[0].split(" <")[0]) for step in e.steps],
             e.waits,
         )
         for e in executions
@@ -181,7 +181,7 @@ def test_what_waits_is_said_to_wait_and_returns_when_it_is_let(
     racing = Racing(gate, direct, LOCKED)
     # A locks the row, B runs into the lock.
     execution, _ = racing.attempt(executor)(Scripted([0, 1]))
-    shown = [(worker, re.sub(r" \[.*\]", "", label)) for worker, label in execution.steps]
+    shown = [(step.worker, re.sub(r" \[.*\]", "", step.label)) for step in execution.steps]
     lock = "SELECT token FROM runs WHERE id = $1 FOR UPDATE"
     assert shown[:6] == [
         ("A", lock),
@@ -453,7 +453,7 @@ def test_two_workers_share_one_handle_and_its_only_connection(gate: Gate, direct
                 connection.execute("UPDATE runs SET n = n + 1 WHERE id = %s", (row,))
 
         execution = executor.run({"A": update, "B": update}, Scripted((0, 1)))
-        assert [worker for worker, label in execution.steps if "<" not in label] == ["A", "A", "B", "B"]
+        assert [step.worker for step in execution.steps if "<" not in step.label] == ["A", "A", "B", "B"]
         assert executor.client_waits == 1
         assert direct.execute("SELECT n FROM runs WHERE id = %s", (row,)).fetchone() == (2,)
 

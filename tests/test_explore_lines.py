@@ -339,14 +339,13 @@ class TestRaces:
     def test_the_step_that_races_is_named(self, executor: LineExecutor) -> None:
         found = explore(executor, OneLine).found
         assert found is not None
-        place, _, text = found.steps[-1][1].partition(" ")
+        place, _, text = found.steps[-1].label.partition(" ")
         assert place.startswith("test_explore_lines.py:")
         assert text == "self.events.append(len(self.events))"
         # Both looked before either wrote.
-        counted = [worker for worker, label in found.steps if label.endswith(" len(self.events)")]
-        written = [
-            worker for worker, label in found.steps if label.endswith(" self.events.append(len(self.events))")
-        ]
+        append = " self.events.append(len(self.events))"
+        counted = [step.worker for step in found.steps if step.label.endswith(" len(self.events)")]
+        written = [step.worker for step in found.steps if step.label.endswith(append)]
         assert sorted(counted) == sorted(written) == ["A", "B"]
         assert counted[0] == written[-1]
 

@@ -187,7 +187,7 @@ def test_the_tasks_of_the_adapter_are_a_worker(loop: ControlledLoop) -> None:
 
     store = loop.run_until_complete(opened())
     execution = TaskExecutor(loop).run({"A": store.append, "B": store.append}, Scripted(()))
-    seen = {worker for worker, _ in execution.steps}
+    seen = {step.worker for step in execution.steps}
     assert seen == {"A", "B", ADAPTER}
 
 

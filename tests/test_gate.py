@@ -15,6 +15,8 @@ psycopg = pytest.importorskip("psycopg")
 
 import sqlalchemy as sa  # noqa: E402
 
+from continuum_conformance.explore.gated import GatedExecutor  # noqa: E402
+from continuum_conformance.explore.schedule import Scripted  # noqa: E402
 from continuum_conformance.postgres import PostgresServer, PostgresUnavailable, provide  # noqa: E402
 from continuum_conformance.postgres.gate import Gate, Session  # noqa: E402
 
@@ -472,3 +474,66 @@ def test_cuts_that_did_not_happen_can_be_forgotten(gate: Gate) -> None:
     gate.no_cuts()
     with psycopg.connect(gate.dsn_for("A"), autocommit=True) as connection:
         connection.execute("INSERT INTO t VALUES (1)")
+
+
+# -- the tape --
+
+
+def test_what_went_through_is_on_the_tape_with_its_answer(gate: Gate) -> None:
+    with gate.taped() as tape, psycopg.connect(gate.dsn_for("A")) as connection:
+        connection.execute("INSERT INTO t VALUES (%s, %s), (2, NULL)", (1, "it's"))
+        connection.execute("SELECT a, b FROM t ORDER BY a")
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            connection.execute("INSERT INTO t VALUES (1, '')")
+        connection.rollback()
+    told = [
+        (sent.worker, sent.group.label.partition(" [")[0], sent.answer.partition(";")[0]) for sent in tape
+    ]
+    assert told == [
+        ("A", "BEGIN", "BEGIN"),
+        ("A", "INSERT INTO t VALUES ($1, $2), (2, NULL)", "INSERT 0 2"),
+        ("A", "SELECT a, b FROM t ORDER BY a", '2 rows: (a=1, b="it\'s"), (a=2, b=NULL)'),
+        (
+            "A",
+            "INSERT INTO t VALUES (1, '')",
+            'ERROR 23505: duplicate key value violates unique constraint "t_pkey"',
+        ),
+        ("A", "ROLLBACK", "ROLLBACK"),
+    ]
+    assert [sent.status for sent in tape] == ["T", "T", "T", "E", "I"]
+    assert [sent.idle for sent in tape] == [True, False, False, False, False]
+    stamps = [stamp for sent in tape for stamp in (sent.at, sent.answered)]
+    assert stamps == sorted(stamps)
+    assert tape[0].session.settings["user"]
+
+
+def test_nothing_is_taped_when_nobody_asked(gate: Gate) -> None:
+    with gate.taped() as tape:
+        pass
+    with psycopg.connect(gate.dsn_for("A"), autocommit=True) as connection:
+        connection.execute("SELECT 1")
+    assert tape == []
+
+
+def test_a_wait_is_on_the_tape_with_whom_it_was_for(
+    gate: Gate, pool: ThreadPoolExecutor, direct: Any
+) -> None:
+    direct.execute("INSERT INTO t VALUES (1, '')")
+    with GatedExecutor(gate) as executor:
+        connections = {worker: psycopg.connect(gate.dsn_for(worker)) for worker in "AB"}
+
+        def update(worker: str) -> Callable[[], None]:
+            def body() -> None:
+                with connections[worker].transaction():
+                    connections[worker].execute("UPDATE t SET b = b || %s", (worker,))
+
+            return body
+
+        tape = executor.run({worker: update(worker) for worker in "AB"}, Scripted([0, 1])).tape
+    for connection in connections.values():
+        connection.close()
+    waited = [(sent.worker, sent.blockers, sent.group.label) for sent in tape if sent.waited]
+    assert waited == [("B", ("A",), "UPDATE t SET b = b || $1 ['B']")]
+    (update_of_b,) = [sent for sent in tape if sent.waited]
+    commit_of_a = next(sent for sent in tape if sent.worker == "A" and sent.group.label == "COMMIT")
+    assert update_of_b.at < update_of_b.waited < commit_of_a.at < update_of_b.answered < update_of_b.given

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from continuum_conformance.contract.clauses import CLAUSES
+from continuum_conformance.history.interleaving import Call, Interleaving, Move, Pause
 from continuum_conformance.report import (
     STANDINGS,
     ClauseResult,
@@ -278,6 +279,20 @@ SAMPLES = {
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(2)>\x1b[31m\x00\ud800\u202e]]>&amp;\u2028end'
 
 
+def hostile_race() -> Interleaving:
+    pauses = (Pause(3, 6, HOSTILE), Pause(4, None, HOSTILE, waits=False))
+    calls = (
+        Call(HOSTILE, HOSTILE, HOSTILE, 1, 9, "deciding", change=HOSTILE),
+        Call("B", HOSTILE, "", 5, None, "stuck"),
+        Call("B", HOSTILE, HOSTILE, 10, 11, "needed", reads=True, after=True),
+    )
+    moves = (
+        Move(HOSTILE, HOSTILE, 2, 7, HOSTILE, (HOSTILE,), HOSTILE, failed=True, pauses=pauses),
+        Move("B", HOSTILE, 6, answer=HOSTILE),
+    )
+    return Interleaving("statements", (HOSTILE, "B"), HOSTILE, calls, moves)
+
+
 def hostile() -> Report:
     """Every text that comes from outside wants to be markup, a control sequence, or no text at all."""
     finding = Finding(
@@ -290,11 +305,13 @@ def hostile() -> Report:
         traceback=HOSTILE,
         stack=HOSTILE,
     )
+    racing = replace(finding, interleaving=hostile_race(), isolation_spec=HOSTILE, isolation_file=HOSTILE)
     strange = ClauseResult(HOSTILE, "MUST", HOSTILE, "failed", message=HOSTILE)
     report = sample(
         FEN_3=result("FEN-3", "failed", finding=finding),
         FEN_4=result("FEN-4", "failed", finding=replace(finding, counterexample="x"), expected=HOSTILE),
         FEN_5=result("FEN-5", expected=HOSTILE),
+        CON_1=result("CON-1", "failed", finding=racing),
         LEA_3s=result("LEA-3s", "advice", message=HOSTILE),
         DUR_1=result("DUR-1", "skipped", message=HOSTILE),
         DUR_2=result("DUR-2", "inconclusive", message=HOSTILE),
@@ -385,7 +402,29 @@ def steps(text: st.SearchStrategy[str]) -> st.SearchStrategy[Step]:
 def findings(text: st.SearchStrategy[str]) -> st.SearchStrategy[Finding]:
     some, maybe = st.lists(text, max_size=2).map(tuple), st.none() | text
     drawn = st.lists(steps(text), max_size=2).map(tuple)
-    return st.builds(Finding, some, text, text, drawn, maybe, text, maybe, maybe)
+    races = st.none() | interleavings(text)
+    return st.builds(Finding, some, text, text, drawn, maybe, text, maybe, maybe, races, text, maybe)
+
+
+def interleavings(text: st.SearchStrategy[str]) -> st.SearchStrategy[Interleaving]:
+    workers = st.sampled_from(["A", "B", "~adapter"])
+    moments = st.integers(0, 12)
+    later = st.none() | moments
+    marks = st.sampled_from(["", "deciding", "needed", "struck", "stuck"])
+    some = st.lists(text, max_size=2).map(tuple)
+    pauses = st.lists(st.builds(Pause, moments, later, text, st.booleans()), max_size=2).map(tuple)
+    calls = st.builds(Call, workers, text, text, moments, later, marks, st.booleans(), text, st.booleans())
+    moves = st.builds(
+        Move, workers, text, moments, later, text, some, text, st.booleans(), st.booleans(), pauses
+    )
+    return st.builds(
+        Interleaving,
+        st.sampled_from(["statements", "instructions", "tasks"]),
+        st.just(("A", "B", "~adapter")),
+        text,
+        st.lists(calls, max_size=4).map(tuple),
+        st.lists(moves, max_size=6).map(tuple),
+    )
 
 
 def reports(text: st.SearchStrategy[str]) -> st.SearchStrategy[Report]:

@@ -133,7 +133,7 @@ def _check(parser: argparse.ArgumentParser) -> None:
     reports.add_argument(
         "--report",
         metavar="DIR",
-        help="a page (index.html), report.json, and a replay file for each failed clause",
+        help="a page (index.html), report.json, and for each failed clause a replay file; for races in PostgreSQL a spec too",
     )
     _store(parser)
     _screen(parser)
@@ -143,6 +143,11 @@ def _replay(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="a replay file, as in out/FEN-3.json")
     parser.add_argument(
         "target", metavar="TARGET", nargs="?", help=f"{_TARGET}; by default the one that the file names"
+    )
+    parser.add_argument(
+        "--isolation-spec",
+        metavar="SPEC",
+        help="of a race in PostgreSQL, write a spec for PostgreSQL's isolation tester (- for standard output)",
     )
     _store(parser)
     _screen(parser)

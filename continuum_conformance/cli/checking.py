@@ -31,6 +31,7 @@ from continuum_conformance.contract.clauses import CONTRACT_VERSION
 from continuum_conformance.harness import HarnessError
 from continuum_conformance.postgres import mask
 from continuum_conformance.report import (
+    ClauseResult,
     Report,
     ReportVerdict,
     Terminal,
@@ -52,6 +53,7 @@ from continuum_conformance.suite.check import (
 )
 from continuum_conformance.suite.expected import ExpectedFileError, read_expected
 from continuum_conformance.suite.lab import Session
+from continuum_conformance.suite.races.isolation import NoSpec, has_statements, isolation_spec
 from continuum_conformance.suite.replay import save
 from continuum_conformance.suite.stores import Stores
 from continuum_conformance.suite.testing import PROFILES as PLANS
@@ -94,10 +96,11 @@ def check(options: argparse.Namespace, console: Console) -> int:
             _carry_out(run, session, stores, terminal, console.interrupts)
             judgements = judge(session, run.plan, run.results)
             replays = _save_replays(run, session, judgements)
+            specs = _save_specs(run, session, judgements, replays)
     if run.stop is not None:
         judgements = [_not_reached(judgement, str(run.stop)) for judgement in judgements]
     run.notes += _notes(session, printed.note)
-    report = _report(run, session, judgements, replays)
+    report = _report(run, session, judgements, clause_results(judgements, subject, replays, specs))
     _write(run, report, console)
     if run.results or run.stop is None:
         terminal.finish(report)
@@ -215,6 +218,31 @@ def _save_replays(run: _Run, session: Session, judgements: Sequence[Judgement]) 
     return files
 
 
+def _save_specs(
+    run: _Run, session: Session, judgements: Sequence[Judgement], replays: dict[str, Path]
+) -> dict[str, tuple[str, Path]]:
+    """For each race at statements a spec for PostgreSQL's isolation tester, beside its replay file."""
+    written: dict[int, str] = {}
+    specs: dict[str, tuple[str, Path]] = {}
+    for judgement in judgements:
+        violation, replay = judgement.violation, replays.get(judgement.clause.id)
+        if violation is None or replay is None or run.stop is not None or not has_statements(violation.race):
+            continue
+        file = replay.with_suffix(".spec")
+        try:
+            if id(violation) not in written:
+                written[id(violation)] = isolation_spec(session, violation)
+            file.write_text(written[id(violation)], "utf-8", newline="\n")
+            specs[judgement.clause.id] = written[id(violation)], file
+        except NoSpec as error:
+            run.notes.append(
+                f"{judgement.clause.id} has no spec for the isolation tester: {mask(str(error))}."
+            )
+        except OSError as error:
+            run.notes.append(f"{file} cannot be written: {error.strerror or error}.")
+    return specs
+
+
 def _make_private(folder: Path) -> None:
     """A folder that version control leaves alone."""
     folder.mkdir(exist_ok=True)
@@ -232,7 +260,9 @@ def _notes(session: Session, printed: str) -> list[str]:
     return [text for text in (*session.subject.remarks, *remarks, printed) if text]
 
 
-def _report(run: _Run, session: Session, judgements: Sequence[Judgement], replays: dict[str, Path]) -> Report:
+def _report(
+    run: _Run, session: Session, judgements: Sequence[Judgement], clauses: list[ClauseResult]
+) -> Report:
     subject = session.subject
     found = verdict(list(judgements), run.plan)
     if run.stop is not None and found == "conforming":
@@ -249,7 +279,7 @@ def _report(run: _Run, session: Session, judgements: Sequence[Judgement], replay
         seconds=time.monotonic() - run.clock,
         capabilities=sorted(session.capabilities),
         withdrawn=sorted(subject.withdrawn),
-        clauses=clause_results(judgements, subject, replays),
+        clauses=clauses,
         coverage=_coverage(session),
         notes=run.notes,
         environment=_environment(run),

@@ -15,9 +15,12 @@ from continuum_conformance.postgres import mask
 from continuum_conformance.report.from_suite import finding_of
 from continuum_conformance.report.plain import finding_text
 from continuum_conformance.suite.check import PreflightFailure, preflight
+from continuum_conformance.suite.lab import Session
 from continuum_conformance.suite.races.hunting import Corpus, Hunt, hunt
+from continuum_conformance.suite.races.isolation import NoSpec, has_statements, isolation_spec
 from continuum_conformance.suite.replay import save
 from continuum_conformance.suite.stores import Stores
+from continuum_conformance.suite.violation import Violation
 
 __all__ = ["race"]
 
@@ -55,19 +58,35 @@ def race(options: argparse.Namespace, console: Console) -> int:
                 raise Stop(2, mask(str(error)), mask(error.detail)) from None
             except HarnessError as error:
                 raise Stop(3, f"the hunt could not go on: {mask(str(error))}", mask(error.detail)) from None
-            finding = file = None
+            finding = file = spec = None
             if found.violation is not None:
                 name = f"race-{found.violation.clauses[0]}"
                 file = save(found.violation, session, folder, name, profile="standard", seed=options.seed)
+                spec = _spec(session, found.violation, file, notes)
                 finding = finding_of(found.violation, subject, found.exact, file)
     screen.line()
     if finding is not None:
         screen.write(finding_text(finding, width=screen.width) + "\n")
         screen.line(f"replay: continuum-conformance replay {file}")
+    if spec is not None:
+        screen.line(f"spec: {spec}  (for PostgreSQL's isolation tester)")
     for note in notes:
         screen.prose(note, label="-", gutter=2)
     screen.line(_summary(found))
     return 1 if finding is not None else 0
+
+
+def _spec(session: Session, violation: Violation, replay: Path, notes: list[str]) -> Path | None:
+    """A spec for PostgreSQL's isolation tester beside the replay file, for a race at statements."""
+    if not has_statements(violation.race):
+        return None
+    file = replay.with_suffix(".spec")
+    try:
+        file.write_text(isolation_spec(session, violation), "utf-8", newline="\n")
+    except NoSpec as error:
+        notes.append(f"There is no spec for the isolation tester: {mask(str(error))}.")
+        return None
+    return file
 
 
 def _progress(done: Hunt, name: str) -> str:

@@ -14,9 +14,11 @@ from continuum_conformance.harness import HarnessError
 from continuum_conformance.postgres import mask
 from continuum_conformance.report.from_suite import finding_of
 from continuum_conformance.report.plain import finding_text
+from continuum_conformance.report.screen import Screen
 from continuum_conformance.simulate.files import is_world
 from continuum_conformance.suite.check import PreflightFailure, preflight
 from continuum_conformance.suite.lab import Session
+from continuum_conformance.suite.races.isolation import NoSpec, has_statements, isolation_spec
 from continuum_conformance.suite.replay import Replay, ReplayError, load, run
 from continuum_conformance.suite.stores import Stores
 from continuum_conformance.suite.violation import Violation
@@ -27,12 +29,18 @@ __all__ = ["replay"]
 def replay(options: argparse.Namespace, console: Console) -> int:
     """Show a counterexample again, or say that it does not show any more."""
     require_sensible_store(options)
+    wanted = options.isolation_spec
+    no_race = f"{options.file} is no race of statements in PostgreSQL, so there is no SQL to make a spec of"
     if is_world(Path(options.file)):
+        if wanted:
+            raise Stop(2, no_race)
         return replay_world(options, console)
     try:
         saved = load(Path(options.file))
     except ReplayError as error:
         raise Stop(2, str(error)) from None
+    if wanted and not has_statements(saved.race):
+        raise Stop(2, no_race)
     target = options.target or saved.target
     notes: list[str] = []
     with console.apart():
@@ -44,7 +52,8 @@ def replay(options: argparse.Namespace, console: Console) -> int:
             with console.interrupts.polite():
                 violation = _performed(session, saved)
             finding = finding_of(violation, subject, replay=Path(options.file)) if violation else None
-    screen = console.screen(options.colour)
+            spec = _spec(session, violation, notes) if wanted and violation is not None else ""
+    screen = Screen(console.err if wanted == "-" else console.out, colour=options.colour)
     screen.line(f"{screen.paint('replay', 'bold')}  {options.file} on {target}")
     screen.line()
     if finding is None:
@@ -53,7 +62,30 @@ def replay(options: argparse.Namespace, console: Console) -> int:
         screen.write(finding_text(finding, width=screen.width) + "\n")
     for note in notes:
         screen.prose(note, label="-", gutter=2)
+    if spec:
+        _write(console, spec, wanted)
+    if spec and wanted != "-":
+        screen.line(f"spec: {wanted}  (for PostgreSQL's isolation tester)")
     return 0 if finding is None else 1
+
+
+def _spec(session: Session, violation: Violation, notes: list[str]) -> str:
+    try:
+        return isolation_spec(session, violation)
+    except NoSpec as error:
+        notes.append(f"No spec was written: {mask(str(error))}")
+        return ""
+
+
+def _write(console: Console, spec: str, file: str) -> None:
+    if file == "-":
+        console.out.write(spec)
+        console.flush()
+        return
+    try:
+        Path(file).write_text(spec, "utf-8", newline="\n")
+    except OSError as error:
+        raise Stop(3, f"{file} cannot be written: {error.strerror or error}") from None
 
 
 def _performed(session: Session, saved: Replay) -> Violation | None:

@@ -30,6 +30,7 @@ class FreeThreads:
 
     def __init__(self, limit: float = 20.0) -> None:
         self._limit = limit
+        self.clock: Callable[[], int] | None = None
 
     def run(self, workers: dict[str, Callable[[], None]], chooser: Chooser) -> Execution:  # noqa: ARG002
         """Run every worker's body to its end. There are no choice points."""

@@ -27,6 +27,7 @@ What decides is the order of steps, never time; times only bound how long is wai
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import threading
@@ -38,7 +39,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from continuum_conformance.explore.schedule import Choice, Chooser, Execution
+from continuum_conformance.explore.schedule import Choice, Chooser, Execution, Kind, Step
 from continuum_conformance.postgres.databases import connect
 from continuum_conformance.postgres.gate import Gate, Session
 from continuum_conformance.postgres.parking import Parking
@@ -153,6 +154,7 @@ class GatedExecutor:
     ) -> None:
         self.gate = gate
         self.listeners = dict(listeners or {})
+        self.clock: Callable[[], int] | None = None
         self.limit = limit
         self.grace = grace
         self.client_waits = 0
@@ -201,8 +203,10 @@ class GatedExecutor:
             raise RuntimeError("the executor is at a run already")
         while len(self._threads) < len(workers):
             self._threads.append(_Thread())
-        with self.gate.driven():
+        self.gate.clock = self.clock or itertools.count(1).__next__
+        with self.gate.driven(), self.gate.taped() as tape:
             run = self._run = _Run(self, workers, chooser)
+            run.execution.tape = tape
             try:
                 run.to_the_end()
             finally:
@@ -408,7 +412,7 @@ class _Run:
 
     def _move(self, name: str) -> None:
         worker = self._workers[name]
-        self.execution.steps.append((name, self._label(name)))
+        self._note(name, self._label(name))
         if name != self._last:
             for other in self._workers.values():
                 self._has_been_patient(other)
@@ -419,7 +423,7 @@ class _Run:
             worker.point = None
             worker.go_on.set()
         elif session.parked and self._parking is not None and session.pid is not None:
-            session.parked = ""
+            session.unpark()
             self._parking.release(session.pid)
         else:
             if session.held is not None:
@@ -490,7 +494,7 @@ class _Run:
                     worker.in_client = True
                     self.execution.waits += 1
                     self._executor.client_waits += 1
-                    self.execution.steps.append((worker.name, "<waits in the client>"))
+                    self._note(worker.name, "<waits in the client>", "silent")
                 continue
             if not busy:
                 # Who waits in the client may have been woken, and says so in its own time.
@@ -509,7 +513,7 @@ class _Run:
                 continue
             rest = self._at_rest(busy, waiting)
             if rest == "surely" or (rest == "perhaps" and waiting == known):
-                self._wait(busy)
+                self._wait(busy, waiting)
                 return
             mover_waits = rest == "perhaps"
             known = waiting
@@ -555,15 +559,20 @@ class _Run:
                 answer = "perhaps"
         return answer
 
-    def _wait(self, busy: list[Session]) -> None:
+    def _wait(self, busy: list[Session], waiting: Mapping[int, frozenset[int]]) -> None:
         """Those that are found waiting for the first time: from now on their answers are kept."""
+        workers = {session.pid: session.worker for session in self._gate.sessions()}
         for session in busy:
             if not session.keep_reply:
-                session.keep_reply = True
+                blockers = waiting.get(session.pid or 0, frozenset())
+                session.keep(sorted({workers[pid] for pid in blockers if pid in workers}))
                 self._waiting_since[session.number] = time.monotonic()
                 self.execution.waits += 1
                 label = session.latest.label if session.latest else ""
-                self.execution.steps.append((session.worker, f"{label} <waiting ...>"))
+                self._note(session.worker, f"{label} <waiting ...>", "waits")
+
+    def _note(self, worker: str, label: str, kind: Kind = "moves") -> None:
+        self.execution.steps.append(Step(worker, label, self._gate.clock(), kind))
 
     def _note_errors(self) -> None:
         for error in self._gate.errors:

@@ -13,6 +13,7 @@ when it fell.
 
 from __future__ import annotations
 
+import itertools
 import queue
 import sys
 import threading
@@ -91,6 +92,7 @@ class LineExecutor:
         """Why the level is lower than was asked for."""
         self._owns = modules if callable(modules) else files_of(modules)
         self._limit, self._grace = limit, grace
+        self.clock: Callable[[], int] | None = None
         self._submit = submit
         self._threads: dict[str, _Thread] = {}
         self._sites = Sites(self._owns, whole_lines=granularity == "lines")
@@ -184,6 +186,7 @@ class LineExecutor:
             lambda worker: self._start(turns, worker, bodies[worker.name]),
             limit=self._limit,
             grace=max(self._grace, 1.0) if operations else self._grace,
+            clock=self.clock or itertools.count(1).__next__,
         )
         self._turns = turns
         try:

@@ -34,7 +34,7 @@ from typing import Protocol
 
 from continuum_conformance.explore.lines_sites import Site
 from continuum_conformance.explore.reduction import Move, Touches
-from continuum_conformance.explore.schedule import Choice, Chooser, Execution
+from continuum_conformance.explore.schedule import Choice, Chooser, Execution, Step
 
 __all__ = ["Abandoned", "Blocker", "Turns", "Worker", "stack_of", "strangers"]
 
@@ -142,6 +142,7 @@ class Turns:
         start: starts a worker's body in its thread; what runs there must call `enter` first and `leave` last.
         limit: seconds to wait for something that is not the workers' own before the run is given up.
         grace: seconds after which a worker that does not come to a point is detached.
+        clock: numbers the steps.
     """
 
     def __init__(
@@ -152,7 +153,9 @@ class Turns:
         *,
         limit: float,
         grace: float,
+        clock: Callable[[], int],
     ) -> None:
+        self._clock = clock
         self.workers = [Worker(name) for name in sorted(names)]
         for worker in self.workers:
             worker.others = [other for other in self.workers if other is not worker]
@@ -261,7 +264,10 @@ class Turns:
                 if not counted and not blocker.free(worker):
                     self.execution.waits += 1
                     counted = True
-                    self.execution.steps.append((worker.name, f"{site.label} (waits)"))
+                    holder = blocker.holder()
+                    blockers = () if holder is None else (holder.name,)
+                    step = Step(worker.name, site.label, self._clock(), "waits", blockers)
+                    self.execution.steps.append(step)
                 keeps = begun or self._keeps(worker)
                 if keeps and not begun:
                     self._step(worker)
@@ -367,8 +373,8 @@ class Turns:
     def _tell(self, worker: Worker) -> None:
         steps = self.execution.steps
         step = (worker.name, worker.site.label)
-        if not steps or steps[-1] != step:
-            steps.append(step)
+        if not steps or steps[-1][:2] != step:
+            steps.append(Step(*step, self._clock()))
 
     def _make_pause(self, worker: Worker) -> None:
         worker.steps = 0
@@ -508,7 +514,7 @@ class Turns:
         self.detached.append(stack_of(frame))
         self.execution.diverged = True
         self.execution.waits += 1
-        self.execution.steps.append((worker.name, "does not come back"))
+        self.execution.steps.append(Step(worker.name, "does not come back", self._clock(), "silent"))
         worker.detached = True
         self._turn = None
         chosen = self._next(None)

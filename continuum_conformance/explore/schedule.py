@@ -17,9 +17,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from continuum_conformance.explore.reduction import Move, Touch, Tree
+from continuum_conformance.postgres.tape import Sent
 
 __all__ = [
     "Choice",
@@ -28,6 +29,7 @@ __all__ = [
     "Executor",
     "Move",
     "Scripted",
+    "Step",
     "Touch",
     "Walk",
     "pct_chooser",
@@ -53,6 +55,28 @@ class Choice:
     taken: int
     preemptive: bool
     labels: tuple[str, ...] = ()
+
+
+Kind = Literal["moves", "waits", "silent"]
+
+
+class Step(NamedTuple):
+    """What a worker did at one moment of a run.
+
+    Attributes:
+        worker: who.
+        label: what, for a reader: a statement, a line.
+        at: when, by the executor's clock.
+        kind: whether the worker moved, was found to wait for another, or was silent, so that it was taken to wait for
+            something that the executor does not see.
+        blockers: for whom it waits, as far as that is known.
+    """
+
+    worker: str
+    label: str
+    at: int
+    kind: Kind = "moves"
+    blockers: tuple[str, ...] = ()
 
 
 class Chooser(Protocol):
@@ -118,23 +142,25 @@ class Execution:
 
     Attributes:
         choices: the choice points in order, with what was taken.
-        steps: what moved, in order: (worker, label), for the reader.
+        steps: who moved and who waited, in order, for the reader.
         deadlock: the stacks of all workers by name, when none of them could ever move again.
         hung: the workers that did not come back for another reason, with their stacks.
         waits: how often a worker was found blocked by another.
         gave_up: the workers whose calls ended by a time-out of their own while another was held still.
         diverged: whether the run could not follow its schedule.
         moves: every step in order with what it touches, where the executor tells; else empty.
+        tape: what went to the server and came from it, where a step is a statement; else empty.
     """
 
     choices: list[Choice] = field(default_factory=list)
-    steps: list[tuple[str, str]] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
     deadlock: dict[str, str] | None = None
     hung: dict[str, str] = field(default_factory=dict)
     waits: int = 0
     gave_up: set[str] = field(default_factory=set)
     diverged: bool = False
     moves: list[Move] = field(default_factory=list)
+    tape: list[Sent] = field(default_factory=list)
 
     @property
     def schedule(self) -> tuple[int, ...]:
@@ -155,6 +181,8 @@ class Executor(Protocol):
 
     level: str
     """How fine a step is: ``statements``, ``instructions``, ``lines``, ``tasks`` or ``operations``."""
+    clock: Callable[[], int] | None
+    """Numbers the steps, in one order with whatever else counts by it; without, each run counts its own."""
 
     def run(self, workers: dict[str, Callable[[], None]], chooser: Chooser) -> Execution:
         """Run every worker's body to its end, one of them at a time. A body never raises."""

@@ -21,6 +21,7 @@ import asyncio
 import contextvars
 import heapq
 import inspect
+import itertools
 import threading
 import time
 import traceback
@@ -30,7 +31,7 @@ from pathlib import Path
 from typing import Any, TypeVar, TypeVarTuple
 
 from continuum_conformance.explore.lines_turns import strangers
-from continuum_conformance.explore.schedule import Choice, Chooser, Execution
+from continuum_conformance.explore.schedule import Choice, Chooser, Execution, Step
 
 __all__ = ["ADAPTER", "ControlledLoop", "TaskExecutor"]
 
@@ -55,8 +56,9 @@ Body = Callable[[], Awaitable[None] | None]
 class _Exploration:
     """One run on a loop."""
 
-    def __init__(self, chooser: Chooser, given_up: asyncio.Future[None]) -> None:
+    def __init__(self, chooser: Chooser, given_up: asyncio.Future[None], clock: Callable[[], int]) -> None:
         self.execution = Execution()
+        self._clock = clock
         self.given_up = given_up
         self.failure: BaseException | None = None
         self.tasks: dict[str, asyncio.Task[None]] = {}
@@ -105,7 +107,7 @@ class _Exploration:
     def _moves(self, worker: str, handle: asyncio.Handle) -> asyncio.Handle:
         self.current = worker
         self.steps += 1
-        self.execution.steps.append((worker, _label(handle)))
+        self.execution.steps.append(Step(worker, _label(handle), self._clock()))
         for _, before in self._sleeps.values():
             before.discard(worker)
         return handle
@@ -289,6 +291,7 @@ class TaskExecutor:
 
     def __init__(self, loop: ControlledLoop) -> None:
         self.loop = loop
+        self.clock: Callable[[], int] | None = None
 
     def run(self, workers: Mapping[str, Body], chooser: Chooser) -> Execution:
         """Run every worker's body to its end. To be called outside of the loop, which may run in another thread.
@@ -302,7 +305,9 @@ class TaskExecutor:
 
     async def run_async(self, workers: Mapping[str, Body], chooser: Chooser) -> Execution:
         """As `run`, to be awaited on the loop."""
-        exploration = _Exploration(chooser, self.loop.create_future())
+        exploration = _Exploration(
+            chooser, self.loop.create_future(), self.clock or itertools.count(1).__next__
+        )
         token = _worker.set(_DRIVER)
         try:
             self.loop.begin(exploration)

@@ -5,6 +5,7 @@ for any sequential `Model`. A `Verdict` is passed, failed with an explanation, o
 """
 
 from continuum_conformance.history.export import from_json, to_edn, to_json
+from continuum_conformance.history.interleaving import Interleaving
 from continuum_conformance.history.journal_judge import judge
 from continuum_conformance.history.journal_model import journal_model
 from continuum_conformance.history.linearizability import Model, check_linearizable, impossible
@@ -15,6 +16,7 @@ __all__ = [
     "Attempt",
     "Explanation",
     "History",
+    "Interleaving",
     "Model",
     "Recorded",
     "Recorder",

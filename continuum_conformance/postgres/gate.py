@@ -17,6 +17,7 @@ language. `wire` reads the protocol; here are the sockets.
    **busy** (the server has a group of its), or idle. All of that can be read from outside at any time between
    two polls; the gate decides nothing.
 4. What is cut, is cut here: before a group, after it and before its reply, within the reply (`Gate.cut`).
+5. What goes through can be taped (`Gate.taped`): each group with its answer, and when.
 
 On a cancel request the gate lets everything of that session through until it is idle, then passes the request
 on: a cancelled call is never held.
@@ -42,6 +43,7 @@ from typing import Literal, Self, TypeVar
 from . import dsn as dsns
 from . import wire
 from .server import PostgresUnavailable
+from .tape import Park, Sent
 
 __all__ = ["Cut", "Error", "Gate", "Session", "When"]
 
@@ -108,6 +110,7 @@ class _Flight:
 
     group: wire.Group
     replies: int | None
+    sent: Sent
     cut: Cut | None = None
 
 
@@ -220,6 +223,8 @@ class Session:
         replied: whether a whole answer is kept back now.
         executed: how many groups of the present transaction executed something.
         latest: the last group that was forwarded and executes something.
+        sent: that group on the tape.
+        settings: the settings that the client asked for when it connected.
     """
 
     def __init__(self, gate: Gate, name: str, client: socket.socket, server: socket.socket) -> None:
@@ -234,6 +239,8 @@ class Session:
         self.keep_reply = False
         self.replied = False
         self.latest: wire.Group | None = None
+        self.sent: Sent | None = None
+        self.settings: dict[str, str] = {}
         self._kept: list[bytes] = []
         self._queue: deque[wire.Group] = deque()
         self._flight: deque[_Flight] = deque()
@@ -276,6 +283,18 @@ class Session:
         """Whether nothing is under way, and no transaction is open."""
         return not (self._flight or self._queue or self.replied) and self.status in ("", "I")
 
+    def unpark(self) -> None:
+        """Say that it was let go from where it was parked; whoever parks does that."""
+        self.parked = ""
+        if self.sent is not None and self.sent.parks:
+            self.sent.parks[-1].until = self._gate.clock()
+
+    def keep(self, blockers: Collection[str] = ()) -> None:
+        """Keep the answer to the group under way, which was found to wait for these workers."""
+        self.keep_reply = True
+        if self.sent is not None:
+            self.sent.waited, self.sent.blockers = self._gate.clock(), tuple(blockers)
+
     def release(self) -> None:
         """Let the held group go to the server, or the kept answer to the client."""
         if self.replied:
@@ -316,6 +335,7 @@ class Session:
                 self._client.send(wire.REFUSED)
             elif isinstance(event, wire.Startup):
                 self._gate._seen.add(self.gate)
+                self.settings = dict(event.parameters)
                 self._server.send(wire.startup_packet(event, self._gate._settings_for(event)))
             elif isinstance(event, wire.Cancel):
                 self._is_cancel = True
@@ -370,20 +390,30 @@ class Session:
                     return
                 if cut.when == "before":
                     cut.fired.set()
+                    self._tape(group).cut = cut.when
                     self._lose()
                     return
+        sent = self._tape(group)
+        if cut is not None:
+            sent.cut = cut.when
         if group.nature is not wire.Nature.PASSES:
             self.executed += 1
-            self.latest = group
+            self.latest, self.sent = group, sent
         if group.nature is wire.Nature.COPIES:
             self._refused = True
         self._described.extend(group.described)
         if group.replies is None:
             self._skipping = False
-            self._flight.append(_Flight(group, None, cut))
+            self._flight.append(_Flight(group, None, sent, cut))
         elif group.replies and not self._skipping:
-            self._flight.append(_Flight(group, group.replies, cut))
+            self._flight.append(_Flight(group, group.replies, sent, cut))
         self._server.send(group.raw)
+
+    def _tape(self, group: wire.Group) -> Sent:
+        sent = Sent(self, self.worker, group, self._gate.clock(), self.status == "I" and not self._flight)
+        for tape in self._gate._tapes:
+            tape.append(sent)
+        return sent
 
     def _delay(self, group: wire.Group, cut: Cut) -> None:
         self._delayed = True
@@ -418,6 +448,8 @@ class Session:
         forwarded: list[bytes] = []
         for event in events:
             raw = self._seen(event)
+            if self._flight and raw:
+                self._flight[0].sent.heard(event)
             cut = self._flight[0].cut if self._flight else None
             if cut is None:
                 forwarded.append(raw)
@@ -455,6 +487,8 @@ class Session:
         elif isinstance(event, wire.Notice):
             if event.message.startswith(PARKED):
                 self.parked = event.message.removeprefix(PARKED)
+                if self.sent is not None:
+                    self.sent.parks.append(Park(self.parked, self._gate.clock()))
                 return b""
         elif isinstance(event, wire.Parameters):
             if self._described:
@@ -470,7 +504,7 @@ class Session:
         first = self._flight[0]
         if isinstance(event, wire.Ready):
             # Groups that ended in a Flush and were skipped because of an error go with it.
-            while self._flight and self._flight.popleft().replies is not None:
+            while self._flight and self._answered().replies is not None:
                 pass
             return True
         if first.replies is None:
@@ -478,13 +512,19 @@ class Session:
         if isinstance(event, wire.Failed):
             self._skipping = True
             while self._flight and self._flight[0].replies is not None:
-                self._flight.popleft()
+                self._answered()
             return True
         first.replies -= 1
         if first.replies:
             return False
-        self._flight.popleft()
+        self._answered()
         return True
+
+    def _answered(self) -> _Flight:
+        """The group that was first under way has its answer."""
+        flight = self._flight.popleft()
+        flight.sent.answered, flight.sent.status = self._gate.clock(), self.status
+        return flight
 
     def _server_left(self) -> None:
         self.parked = ""
@@ -497,6 +537,8 @@ class Session:
     def _give_reply(self) -> None:
         kept, self._kept = b"".join(self._kept), []
         self.keep_reply = self.replied = False
+        if self.sent is not None:
+            self.sent.given = self._gate.clock()
         self._client.send(kept)
         self._advance()
 
@@ -561,6 +603,9 @@ class Gate:
         """Tells whose work begins on a session, for workers that share a listener."""
         self.settings: dict[str, str] = {}
         """Settings that each new session of the DSN's own user begins with."""
+        self.clock: Callable[[], int] = itertools.count(1).__next__
+        """Numbers what is taped, in one order with whatever else counts by it."""
+        self._tapes: list[list[Sent]] = []
         self._selector = selectors.DefaultSelector()
         self._numbers = itertools.count(1)
         self._listeners: dict[str, socket.socket] = {}
@@ -699,6 +744,18 @@ class Gate:
         if hit is not None:
             self._cuts.remove(hit)
         return hit
+
+    # -- what is taped --
+
+    @contextlib.contextmanager
+    def taped(self) -> Iterator[list[Sent]]:
+        """While this lasts, each group that goes to the server is added to the list, with its answer once it comes."""
+        tape: list[Sent] = []
+        self._tapes.append(tape)
+        try:
+            yield tape
+        finally:
+            self._tapes = [other for other in self._tapes if other is not tape]
 
     # -- what an explorer uses --
 

@@ -47,6 +47,7 @@ class GivenServer(PostgresServer):
             dsn=uri_of({**given, "dbname": name}),
             description=f"given DSN {mask(uri_of(given))}, {own}",
             may_kill=False,
+            scratch=not use_database,
         )
 
     def _create(self) -> str:

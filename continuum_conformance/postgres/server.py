@@ -32,6 +32,9 @@ class PostgresServer(ABC):
     may_kill: bool
     """Whether `kill` and `start` are allowed: only for servers that the kit started itself."""
 
+    scratch: bool = True
+    """Whether its database is the kit's own. With one of the user's, the kit makes no others there."""
+
     @abstractmethod
     def fresh_database(self) -> str:
         """Create one more empty database (UTF8, from template0) and return its DSN; it is dropped at close.

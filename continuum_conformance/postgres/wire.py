@@ -27,6 +27,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+from .sql import statement_words
+
 __all__ = [
     "REFUSED",
     "Bulk",
@@ -50,6 +52,8 @@ __all__ = [
     "Terminate",
     "error_response",
     "nature",
+    "shortened",
+    "shown",
     "startup_packet",
 ]
 
@@ -107,49 +111,6 @@ Examples: ``select pg_catalog.version()`` (SQLAlchemy, at the first connect), ``
 They appear or not with the state of a pool, and as choice points they would misalign a replay.
 """
 
-_TOKEN = re.compile(
-    r"""(?sx)
-      (?: \s+ | --[^\n]* )
-    | (?P<comment> /\* )
-    | [eE]'(?: [^'\\] | \\. | '' )*'
-    | '(?: [^'] | '' )*'
-    | (?P<dollar> \$ (?: [^\W\d]\w* )? \$ ) .*? (?P=dollar)
-    | (?P<word> [^\W\d][\w$]* | "(?: [^"] | "" )*" )
-    | (?P<end> ; )
-    | .
-    """
-)
-_COMMENT = re.compile(r"/\*|\*/")
-
-
-def _after_comment(sql: str, place: int) -> int:
-    """Where a comment that began before ``place`` ends; they nest."""
-    depth = 1
-    for mark in _COMMENT.finditer(sql, place):
-        depth += 1 if mark[0] == "/*" else -1
-        if not depth:
-            return mark.end()
-    return len(sql)
-
-
-def _statements(sql: str) -> Iterable[list[str]]:
-    """The words of each statement, in lower case; what is quoted, commented or empty is left out."""
-    words: list[str] = []
-    place = 0
-    while place < len(sql):
-        token = _TOKEN.match(sql, place)
-        if token is None:
-            break
-        place = token.end()
-        if token["comment"]:
-            place = _after_comment(sql, place)
-        elif token["word"]:
-            words.append(token["word"].lower())
-        elif token["end"]:
-            yield words
-            words = []
-    yield words
-
 
 def _nature_of(words: list[str]) -> Nature:
     if not words:
@@ -181,7 +142,7 @@ def _heaviest(natures: Iterable[Nature]) -> Nature:
 @lru_cache(maxsize=4096)
 def nature(sql: str) -> Nature:
     """What a query does; of several statements, the most that one of them does."""
-    return _heaviest(map(_nature_of, _statements(sql)))
+    return _heaviest(map(_nature_of, statement_words(sql)))
 
 
 # -- statements and their values, for a reader --
@@ -213,12 +174,21 @@ class Statement:
         sql = shortened(" ".join(self.sql.split()), 150)
         if not self.values:
             return sql
-        types = self.prepared.types
-        shown = [
-            _shown(value, binary, types[place] if place < len(types) else 0)
-            for place, (binary, value) in enumerate(self.values)
+        return f"{sql} [{', '.join(self.shown_values)}]"
+
+    @property
+    def types(self) -> tuple[int, ...]:
+        """The type of each value, 0 where nobody told."""
+        known = self.prepared.types[: len(self.values)]
+        return known + (0,) * (len(self.values) - len(known))
+
+    @property
+    def shown_values(self) -> list[str]:
+        """The values as a reader is shown them."""
+        return [
+            shown(value, binary, type_)
+            for (binary, value), type_ in zip(self.values, self.types, strict=True)
         ]
-        return f"{sql} [{', '.join(shown)}]"
 
 
 def shortened(text: str, length: int) -> str:
@@ -279,7 +249,8 @@ _BINARY: dict[int, Callable[[bytes], str]] = {
 _NUMBER = re.compile(rb"-?\d+(\.\d+)?|[tf]|true|false")
 
 
-def _shown(value: bytes | None, binary: bool, type_: int) -> str:
+def shown(value: bytes | None, binary: bool, type_: int) -> str:
+    """A value of a type, shortened, for a reader."""
     if value is None:
         return "NULL"
     if not binary:
@@ -349,10 +320,15 @@ class Group:
     described: tuple[str, ...] = ()
 
     @property
+    def told(self) -> tuple[Statement, ...]:
+        """What a reader is told of its statements: those that pass are left out where others do more."""
+        doing = tuple(s for s in self.statements if nature(s.sql) is not Nature.PASSES)
+        return doing or self.statements
+
+    @property
     def label(self) -> str:
-        """Its statements for a reader, those that pass left out where others do more."""
-        doing = [s for s in self.statements if nature(s.sql) is not Nature.PASSES]
-        return "; ".join(s.label for s in doing or self.statements)
+        """Its statements for a reader."""
+        return "; ".join(statement.label for statement in self.told)
 
 
 ClientEvent = EncryptionAsked | Startup | Cancel | Passed | Terminate | Group

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from continuum_conformance.contract.clauses import CHAPTERS, CLAUSES
+from continuum_conformance.history import Interleaving
 
 __all__ = [
     "STANDINGS",
@@ -95,6 +96,12 @@ class Finding:
     """Of the adapter's raw error."""
     stack: str | None = None
     """Of the thread that hung."""
+    interleaving: Interleaving | None = None
+    """Of a race or a fault: what it looked like."""
+    isolation_spec: str = ""
+    """Of a race at statements: the same for PostgreSQL's isolation tester."""
+    isolation_file: str | None = None
+    """The file that holds it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -16,7 +17,10 @@ __all__ = ["clause_results", "finding_of"]
 
 
 def clause_results(
-    judgements: Iterable[Judgement], subject: Subject, replays: Mapping[str, Path] | None = None
+    judgements: Iterable[Judgement],
+    subject: Subject,
+    replays: Mapping[str, Path] | None = None,
+    specs: Mapping[str, tuple[str, Path]] | None = None,
 ) -> list[ClauseResult]:
     """The judgements as the report tells them.
 
@@ -24,13 +28,22 @@ def clause_results(
         judgements: in the contract's order.
         subject: the adapter, for the scripts.
         replays: the replay file of each clause that has one.
+        specs: the spec for PostgreSQL's isolation tester of each clause that has one, with its file.
     """
-    files = replays or {}
-    return [_clause_result(judgement, subject, files.get(judgement.clause.id)) for judgement in judgements]
+    files, written = replays or {}, specs or {}
+    return [
+        _clause_result(judgement, subject, files.get(judgement.clause.id), written.get(judgement.clause.id))
+        for judgement in judgements
+    ]
 
 
-def _clause_result(judgement: Judgement, subject: Subject, replay: Path | None) -> ClauseResult:
+def _clause_result(
+    judgement: Judgement, subject: Subject, replay: Path | None, spec: tuple[str, Path] | None
+) -> ClauseResult:
     clause, violation = judgement.clause, judgement.violation
+    finding = finding_of(violation, subject, judgement.exact, replay) if violation is not None else None
+    if finding is not None and spec is not None:
+        finding = replace(finding, isolation_spec=spec[0], isolation_file=str(spec[1]))
     return ClauseResult(
         id=clause.id,
         level=clause.level,
@@ -39,7 +52,7 @@ def _clause_result(judgement: Judgement, subject: Subject, replay: Path | None) 
         expected=judgement.expected,
         seconds=judgement.seconds,
         message=judgement.message or None,
-        finding=finding_of(violation, subject, judgement.exact, replay) if violation is not None else None,
+        finding=finding,
     )
 
 
@@ -63,6 +76,7 @@ def finding_of(
         replay_note="replays exactly" if exact else "seen once",
         traceback=violation.detail or None if not violation.hang else None,
         stack=violation.detail or None if violation.hang else None,
+        interleaving=violation.interleaving,
     )
 
 

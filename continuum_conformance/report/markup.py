@@ -9,7 +9,7 @@ from urllib.parse import quote
 from continuum_conformance.report.highlight import pieces
 from continuum_conformance.report.text import clip, printable
 
-__all__ = ["anchor", "code", "contract_text", "href", "prose"]
+__all__ = ["anchor", "code", "contract_text", "href", "prose", "prose_lines"]
 
 _LONGEST_PROSE = 4_000
 _LONGEST_CODE = 100_000
@@ -18,6 +18,11 @@ _LONGEST_CODE = 100_000
 def prose(text: object) -> str:
     """The text, escaped for content and for quoted attributes; what cannot be seen is shown as an escape."""
     return html.escape(printable(clip(str(text), _LONGEST_PROSE)))
+
+
+def prose_lines(text: str) -> str:
+    """A text of many lines, escaped."""
+    return html.escape(printable(clip(text.strip("\n"), _LONGEST_CODE)))
 
 
 def contract_text(text: str) -> str:

@@ -27,6 +27,26 @@
     box.append(button);
   }
 
+  // The steps of a race: one of them in the order of tabs, arrows to the others, Escape against what hides the rest.
+  for (const race of all(".race")) {
+    const steps = all(".move > button", race);
+    steps.forEach((step, place) => { step.tabIndex = place ? -1 : 0; });
+    race.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") { race.classList.add("hush"); return; }
+      const place = steps.indexOf(document.activeElement);
+      const to = { ArrowDown: place + 1, ArrowUp: place - 1, Home: 0, End: steps.length - 1 }[event.key];
+      if (place < 0 || to === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
+      event.preventDefault();
+      const next = steps[Math.min(Math.max(to, 0), steps.length - 1)];
+      steps[place].tabIndex = -1;
+      next.tabIndex = 0;
+      next.focus();
+    });
+    for (const type of ["focusin", "pointerover"]) {
+      race.addEventListener(type, () => race.classList.remove("hush"));
+    }
+  }
+
   // Filter by standing: chapters without a match go away, the others unfold.
   const initially = new Map(chapters.map((chapter) => [chapter, chapter.open]));
   const show = (standing) => {

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from continuum_conformance.report.data import ClauseResult, Report
-from continuum_conformance.report.markup import anchor, code, contract_text, href, prose
+from continuum_conformance.history import Interleaving
+from continuum_conformance.report.data import ClauseResult, Finding, Report, Step
+from continuum_conformance.report.lanes import lanes
+from continuum_conformance.report.markup import anchor, code, contract_text, href, prose, prose_lines
 from continuum_conformance.report.summary import LABELS, Failure, failures, replay_command, unjudged
 from continuum_conformance.report.text import plural
 from continuum_conformance.report.timeline import timeline
@@ -45,13 +47,10 @@ def command(text: str, label: str) -> str:
 def _article(failure: Failure, unfolded: bool) -> str:
     entry, finding = failure.lead, failure.finding
     parts = [_rule(entry)]
-    if finding and finding.steps:
-        parts.append(f"<h4>What happened</h4>{timeline(finding.steps)}")
-    if finding and finding.counterexample.strip():
-        parts.append(
-            '<h4>Counterexample</h4><div class="copyable"><pre tabindex="0" aria-label="Counterexample, a Python script">'
-            f"<code>{code(finding.counterexample)}</code></pre></div>"
-        )
+    if finding and finding.interleaving is not None:
+        parts.append(_race(finding, finding.interleaving, anchor(f"race-{entry.id}")))
+    elif finding:
+        parts.append(_sequence(finding))
     if finding:
         parts.append(_folded("The adapter's own error", finding.traceback))
         parts.append(_folded("Where it hung", finding.stack))
@@ -69,6 +68,59 @@ def _article(failure: Failure, unfolded: bool) -> str:
     )
 
 
+def _sequence(finding: Finding) -> str:
+    """One call after another: what was called, and the script that does it again."""
+    drawing = f"<h4>What happened</h4>{timeline(finding.steps)}" if finding.steps else ""
+    if not finding.counterexample.strip():
+        return drawing
+    return (
+        f'{drawing}<h4>Counterexample</h4><div class="copyable">'
+        '<pre tabindex="0" aria-label="Counterexample, a Python script">'
+        f"<code>{code(finding.counterexample)}</code></pre></div>"
+    )
+
+
+def _race(finding: Finding, drawn: Interleaving, name: str) -> str:
+    """Several workers at once: the drawing, what came before and afterwards, and all of it as text."""
+    parts = [f"<h4>What happened</h4>{lanes(drawn, name)}"]
+    before = [step for step in finding.steps if step.mark == "setup"]
+    if before:
+        parts.append(
+            _details(f"How that situation was arranged, in {plural(len(before), 'call')}", timeline(before))
+        )
+    after = [call for call in drawn.calls if call.after]
+    if after:
+        steps = [
+            Step(
+                number,
+                call.worker,
+                call.text,
+                call.outcome,
+                mark="deciding" if call.mark == "deciding" else "",
+            )
+            for number, call in enumerate(after, 1)
+        ]
+        parts.append(_details(f"What was found afterwards, in {plural(len(after), 'call')}", timeline(steps)))
+    if finding.counterexample.strip():
+        text = _copyable("Counterexample, as text", prose_lines(finding.counterexample))
+        parts.append(_details("The same as text, with the orders that were tried", text))
+    if finding.isolation_spec:
+        file = f"<p>{prose(finding.isolation_file)}</p>" if finding.isolation_file else ""
+        spec = _copyable("Spec for PostgreSQL's isolation tester", prose_lines(finding.isolation_spec))
+        parts.append(_details("The same as a spec for PostgreSQL's isolation tester", f"{file}{spec}"))
+    return "".join(parts)
+
+
+def _details(title: str, inside: str) -> str:
+    return f'<details class="trace"><summary>{prose(title)}</summary>{inside}</details>'
+
+
+def _copyable(label: str, text: str) -> str:
+    return (
+        f'<div class="copyable"><pre tabindex="0" aria-label="{prose(label)}"><code>{text}</code></pre></div>'
+    )
+
+
 def _rule(entry: ClauseResult) -> str:
     if not entry.rule:
         return ""
@@ -81,7 +133,7 @@ def _rule(entry: ClauseResult) -> str:
 def _folded(title: str, text: str | None) -> str:
     if not text:
         return ""
-    return f'<details class="trace"><summary>{title}</summary><pre tabindex="0"><code>{prose(text)}</code></pre></details>'
+    return _details(title, f'<pre tabindex="0"><code>{prose(text)}</code></pre>')
 
 
 def advice(report: Report) -> str:

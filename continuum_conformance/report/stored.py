@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any
 
 from continuum_conformance.report.data import (
     ClauseResult,
@@ -23,6 +23,8 @@ from continuum_conformance.report.data import (
     ReportVerdict,
     Step,
 )
+from continuum_conformance.report.stored_interleaving import interleaving_from_json, interleaving_to_json
+from continuum_conformance.report.stored_object import StoredObject
 from continuum_conformance.report.text import scalar
 
 __all__ = ["from_json", "read_json", "to_json", "write_json"]
@@ -75,6 +77,9 @@ def _clause_to_json(entry: ClauseResult) -> dict[str, Any]:
             "replay_note": finding.replay_note,
             "traceback": finding.traceback,
             "stack": finding.stack,
+            "interleaving": interleaving_to_json(finding.interleaving),
+            "isolation_spec": finding.isolation_spec,
+            "isolation_file": finding.isolation_file,
         },
     }
 
@@ -140,7 +145,7 @@ def from_json(data: object) -> Report:
     Raises:
         ValueError: the data is no report, with the key that is missing or wrong.
     """
-    report = _Object(data, "the report")
+    report = StoredObject(data, "the report")
     return Report(
         kit_version=report.get("kit_version", str),
         contract_version=report.get("contract_version", str),
@@ -160,7 +165,7 @@ def from_json(data: object) -> Report:
     )
 
 
-def _seed(report: _Object) -> int:
+def _seed(report: StoredObject) -> int:
     # A seed beyond 64 bits was written in hexadecimal, since few parsers of JSON keep such numbers.
     return int(report.get("seed", str), 16) if report.holds("seed", str) else report.get("seed", int)
 
@@ -173,7 +178,7 @@ def _instant(text: str) -> datetime:
 
 
 def _clause_from_json(data: object) -> ClauseResult:
-    entry = _Object(data, "a clause")
+    entry = StoredObject(data, "a clause")
     return ClauseResult(
         id=entry.get("id", str),
         level=entry.get("level", str),
@@ -186,8 +191,8 @@ def _clause_from_json(data: object) -> ClauseResult:
     )
 
 
-def _finding_from_json(entry: _Object) -> Finding:
-    finding = _Object(entry.get("finding", dict), "a finding")
+def _finding_from_json(entry: StoredObject) -> Finding:
+    finding = StoredObject(entry.get("finding", dict), "a finding")
     return Finding(
         clauses=tuple(finding.texts("clauses")),
         message=finding.get("message", str),
@@ -197,11 +202,14 @@ def _finding_from_json(entry: _Object) -> Finding:
         replay_note=finding.get("replay_note", str),
         traceback=finding.optional("traceback"),
         stack=finding.optional("stack"),
+        interleaving=interleaving_from_json(finding.data.get("interleaving")),
+        isolation_spec=finding.optional("isolation_spec") or "",
+        isolation_file=finding.optional("isolation_file"),
     )
 
 
 def _step_from_json(data: object) -> Step:
-    step = _Object(data, "a step")
+    step = StoredObject(data, "a step")
     return Step(
         number=step.get("number", int),
         worker=step.get("worker", str),
@@ -210,49 +218,3 @@ def _step_from_json(data: object) -> Step:
         expected=step.optional("expected"),
         mark=step.one_of("mark", Mark),
     )
-
-
-T = TypeVar("T")
-
-
-class _Object:
-    """One JSON object, whose values are taken out with their types."""
-
-    def __init__(self, data: object, name: str) -> None:
-        if not isinstance(data, dict):
-            raise ValueError(f"this is no report: {name} is no JSON object")
-        self.data = data
-        self.name = name
-
-    def get(self, key: str, kind: type[T]) -> T:
-        value = self.data.get(key)
-        if not self.holds(key, kind) or not isinstance(value, kind):
-            raise ValueError(f"this is no report: {_name_of(kind)} is missing under {key!r} of {self.name}")
-        return value
-
-    def holds(self, key: str, kind: type[object]) -> bool:
-        value = self.data.get(key)
-        return isinstance(value, kind) and not isinstance(value, bool)
-
-    def optional(self, key: str) -> str | None:
-        return None if self.data.get(key) is None else self.get(key, str)
-
-    def number(self, key: str) -> float:
-        return float(self.get(key, int)) if self.holds(key, int) else self.get(key, float)
-
-    def texts(self, key: str) -> list[str]:
-        values = self.get(key, list)
-        if not all(isinstance(value, str) for value in values):
-            raise ValueError(f"this is no report: {key!r} of {self.name} holds other things than text")
-        return values
-
-    def one_of(self, key: str, choices: Any) -> Any:
-        value = self.get(key, str)
-        if value not in get_args(choices):
-            raise ValueError(f"this is no report: {key!r} of {self.name} is {value!r}")
-        return value
-
-
-def _name_of(kind: type[object]) -> str:
-    """A JSON type in words."""
-    return {str: "a text", int: "an integer", float: "a number", list: "a list", dict: "an object"}[kind]

@@ -181,6 +181,8 @@ class Terminal:
         self._row("advice", entry.advice)
         if finding and finding.replay:
             self._command("replay", replay_command(finding) or "", one_line(finding.replay_note))
+        if finding and finding.isolation_file:
+            self._command("spec", finding.isolation_file, "for PostgreSQL's isolation tester")
         self._command("explain", f"continuum-conformance clauses {one_line(entry.id)}")
 
     def _failure_in_a_line(self, failure: Failure) -> None:

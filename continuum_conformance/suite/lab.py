@@ -83,9 +83,14 @@ their tests breaks the clause that asks for the answer, and leaves theirs untrie
 
 
 class Session:
-    """An adapter under test, its open handles, and what was counted; shared by all tests of one check."""
+    """An adapter under test, its open handles, and what was counted; shared by all tests of one check.
 
-    def __init__(self, subject: Subject) -> None:
+    Args:
+        subject: the adapter.
+        salt: six hexadecimal digits of all names, for a store of its own; by default random ones.
+    """
+
+    def __init__(self, subject: Subject, *, salt: str | None = None) -> None:
         self.subject = subject
         self.capabilities = subject.capabilities
         self.specification = Specification(subject.capabilities)
@@ -108,7 +113,7 @@ class Session:
         self._server: bool | None = None
         self.at_close: list[Callable[[], None]] = []
         self._handles: dict[str, Any] = {}
-        self._salt = os.urandom(3).hex()
+        self._salt = salt if salt is not None else os.urandom(3).hex()
         self._numbers = itertools.count(1)
 
     def handle(self, worker: str) -> Any:

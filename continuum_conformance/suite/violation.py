@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from continuum_conformance.contract.records import Run
+from continuum_conformance.history import Interleaving
 from continuum_conformance.model import Aspect, Operation, Outcome
 
 __all__ = ["Step", "Violation", "forge"]
@@ -76,6 +77,8 @@ class Violation(Exception):
     """For a race: the interleaving as text, instead of a script; schedules replay it."""
     race: Mapping[str, Any] | None = None
     """For a race: what a replay needs, as JSON data."""
+    interleaving: Interleaving | None = None
+    """For a race or a fault: what it looked like, for a drawing."""
     aspect: Aspect | None = None
     assumed: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)

@@ -14,12 +14,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from continuum_conformance.harness import HarnessError
-from continuum_conformance.history import History, Recorded, judge
+from continuum_conformance.history import History, Interleaving, Recorded, judge
 from continuum_conformance.model import Kind, Operation, Outcome
 from continuum_conformance.postgres.databases import connect
 from continuum_conformance.postgres.gate import Gate
+from continuum_conformance.postgres.tape import Sent
 from continuum_conformance.suite.lab import SECOND_PROCESS, Lab, Session
 from continuum_conformance.suite.races.levels import own_files
+from continuum_conformance.suite.races.picture import calls_of, statements
 from continuum_conformance.suite.races.running import Arranged, Recording, probe
 from continuum_conformance.suite.races.scenarios import SITUATIONS, Act, Scenario, acts
 from continuum_conformance.suite.script import call_text, outcome_text
@@ -142,6 +144,9 @@ class Example:
         self.struck: Recorded | None = None
         self.excused: list[Recorded] = []
         """What failed for the fault's sake and says so: nothing of it may be seen."""
+        self.probes_from = 0
+        self.tape: list[Sent] = []
+        """What the operation sent to a server."""
         (worker,) = fault.scenario.workers
         operation = self.arranged.operation(fault.act, worker, None)
         if operation is None:
@@ -165,16 +170,22 @@ class Example:
 
     def judged(self, *clauses: str) -> Violation | None:
         """Look at all there is, and judge it."""
+        self.probes_from = next(self.recording.clock)
         probe(self.lab, self.arranged, self.recording)
         entries = self.recording.entries
         history = History.of(e for e in entries if not any(e is other for other in self.excused))
         verdict = judge(history, self.session.specification, self.before)
         if not verdict.failed:
             return None
-        message = verdict.explanation.headline if verdict.explanation is not None else verdict.text
-        return self.violation(message, *clauses, why=verdict.text)
+        why = verdict.explanation
+        message = why.headline if why is not None else verdict.text
+        return self.violation(
+            message, *clauses, why=verdict.text, deciding=why.decisive if why is not None else None
+        )
 
-    def violation(self, message: str, *clauses: str, why: str = "") -> Violation:
+    def violation(
+        self, message: str, *clauses: str, why: str = "", deciding: Recorded | None = None
+    ) -> Violation:
         """What was found, with its story and what a replay needs."""
         lab = self.lab
         entries = self.recording.entries
@@ -198,6 +209,19 @@ class Example:
             test=lab.test,
             story="\n".join(told) + "\n",
             race=self.fault.as_data(),
+            interleaving=self._drawn(deciding),
+        )
+
+    def _drawn(self, deciding: Recorded | None) -> Interleaving:
+        calls = calls_of(
+            self.recording, self.lab.salt, deciding=deciding, struck=self.struck, after=self.probes_from
+        )
+        return Interleaving(
+            "messages",
+            tuple(dict.fromkeys(call.worker for call in calls)),
+            f"starting from the situation '{self.fault.scenario.situation.name}': {self.fault}",
+            calls,
+            tuple(statements(self.tape, self.lab.salt)),
         )
 
 
@@ -232,7 +256,9 @@ def run_cut(session: Session, gate: Gate, fault: Fault) -> tuple[Violation | Non
         return example.violation("a new handle could not read before anything was cut", "ATM-3"), 0
     sent = gate.groups(CUT, every=True)
     cut = gate.cut(CUT, fault.when, fault.number, every=True) if fault.number else None  # type: ignore[arg-type]
-    outcome = example.strike(lambda: handle.call(example.operation))
+    gate.clock = example.recording.clock.__next__
+    with gate.taped() as example.tape:
+        outcome = example.strike(lambda: handle.call(example.operation))
     gate.no_cuts()
     struck = cut is not None and cut.fired.is_set()
     if outcome.kind is Kind.RAW:

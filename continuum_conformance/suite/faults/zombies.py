@@ -12,11 +12,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from continuum_conformance.history import History, judge
+from continuum_conformance.history import History, Interleaving, judge
+from continuum_conformance.history.interleaving import Move, Pause
 from continuum_conformance.model import Kind, Outcome
 from continuum_conformance.suite.faults.running import spread
-from continuum_conformance.suite.lab import BESIDE, Lab, Session
+from continuum_conformance.suite.lab import BESIDE, WORKERS, Lab, Session
 from continuum_conformance.suite.races.levels import own_files
+from continuum_conformance.suite.races.picture import calls_of
 from continuum_conformance.suite.races.running import Arranged, Recording, clauses_of, probe
 from continuum_conformance.suite.races.scenarios import SITUATIONS, Act, Scenario
 from continuum_conformance.suite.script import call_text, outcome_text
@@ -89,6 +91,8 @@ def run_stopped(
     if operation is None:
         raise LookupError(f"{scenario.name} cannot be made")
     lines, stopped, seconds = 0, False, 0.0
+    still = (0, 0)
+    """From when to when it stood still."""
 
     def others() -> None:
         nonlocal seconds
@@ -99,17 +103,20 @@ def run_stopped(
         seconds = time.perf_counter() - began
 
     def zombie() -> Outcome:
-        nonlocal lines, stopped
+        nonlocal lines, stopped, still
         stopped = process.stop_in(operation, files, line)
+        since = next(recording.clock)
         acting = threading.Thread(target=others, name="meanwhile", daemon=True)
         acting.start()
         acting.join(patience)
+        still = (since, next(recording.clock))
         outcome: Outcome
         outcome, lines = process.resume()
         acting.join()
         return outcome
 
     recording.carry_out(operation, lambda _: zombie())
+    probes_from = next(recording.clock)
     probe(lab, arranged, recording)
     # Who waits for a stopped process longer than it can may give up.
     entries = [
@@ -120,7 +127,8 @@ def run_stopped(
     verdict = judge(History.of(entries), session.specification, before)
     if not verdict.failed:
         return None, 0 if stopped else lines, seconds
-    headline = verdict.explanation.headline if verdict.explanation is not None else verdict.text
+    why = verdict.explanation
+    headline = why.headline if why is not None else verdict.text
     told = [
         f"starting from the situation '{scenario.situation.name}'; worker {ZOMBIE} is a process of its own,",
         f"stopped (SIGSTOP) before line {line} of what the adapter runs for its operation, and continued:",
@@ -144,6 +152,27 @@ def run_stopped(
         test=lab.test,
         story="\n".join(told) + "\n",
         race={**scenario.as_data(), "fault": "stopped", "number": line},
+        interleaving=Interleaving(
+            "processes",
+            (ZOMBIE, OTHER, *(worker for worker in WORKERS if worker != OTHER)),
+            f"starting from the situation '{scenario.situation.name}'; worker {ZOMBIE} is a process of its own",
+            calls_of(
+                recording,
+                lab.salt,
+                deciding=why.decisive if why is not None else None,
+                struck=next((e for e in recording.entries if e.operation is operation), None),
+                after=probes_from,
+            ),
+            (
+                Move(
+                    ZOMBIE,
+                    f"stopped before line {line}",
+                    still[0],
+                    still[1],
+                    pauses=(Pause(*still, "stands still (SIGSTOP)"),),
+                ),
+            ),
+        ),
     )
     return replace(found, hang=any(e.outcome.kind is Kind.HANG for e in entries)), 0, seconds
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from continuum_conformance.explore.schedule import Chooser, Execution, Executor, Scripted, pct_chooser, walk
 from continuum_conformance.suite.lab import Session
+from continuum_conformance.suite.races.picture import picture_of
 from continuum_conformance.suite.races.running import Race, run_race
 from continuum_conformance.suite.races.scenarios import Scenario
 from continuum_conformance.suite.races.story import story_of
@@ -112,7 +113,12 @@ def told(scenario: Scenario, race: Race, level: str, schedule: Sequence[int]) ->
         "preemptions": race.execution.preemptions,
         "level": level,
     }
-    return replace(race.violation, story=story_of(scenario, race, level, schedule), race=where)
+    return replace(
+        race.violation,
+        story=story_of(scenario, race, level, schedule),
+        race=where,
+        interleaving=picture_of(scenario, race, level, race.violation.salt),
+    )
 
 
 def _shrink(

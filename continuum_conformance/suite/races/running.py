@@ -24,6 +24,9 @@ class Race:
 
     execution: Execution
     history: History
+    recording: Recording
+    token: int | None = None
+    """The token of the lease that the race started from."""
     violation: Violation | None = None
     probes_from: int = 0
     """The time at which the race was over and the probes began."""
@@ -31,6 +34,10 @@ class Race:
     """Whether the judge's budget ended before there was a verdict."""
     why: str = ""
     """Why no order of the operations explains the history."""
+    deciding: Recorded | None = None
+    """The operation at whose return nothing explains the history any more."""
+    needed: tuple[Recorded, ...] = ()
+    """The operations without which an order would."""
 
 
 class Arranged:
@@ -141,21 +148,29 @@ class Recording:
 
     clock: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     entries: list[Recorded] = field(default_factory=list)
+    under_way: dict[int, Operation] = field(default_factory=dict)
+    """The calls that have not come back, by when they began."""
 
     def carry_out(self, operation: Operation, call: Callable[[Operation], Outcome]) -> Outcome:
         """Make a call, and keep what came of it and when."""
-        invoked = next(self.clock)
-        outcome = call(operation)
-        self.entries.append(Recorded(operation, outcome, invoked, next(self.clock), operation.worker))
-        return outcome
+        invoked = self._begin(operation)
+        return self._end(operation, invoked, call(operation))
 
     async def carry_out_async(
         self, operation: Operation, call: Callable[[Operation], Awaitable[Outcome]]
     ) -> Outcome:
         """As `carry_out`, in a task."""
+        invoked = self._begin(operation)
+        return self._end(operation, invoked, await call(operation))
+
+    def _begin(self, operation: Operation) -> int:
         invoked = next(self.clock)
-        outcome = await call(operation)
+        self.under_way[invoked] = operation
+        return invoked
+
+    def _end(self, operation: Operation, invoked: int, outcome: Outcome) -> Outcome:
         self.entries.append(Recorded(operation, outcome, invoked, next(self.clock), operation.worker))
+        del self.under_way[invoked]
         return outcome
 
 
@@ -179,6 +194,7 @@ def run_race(session: Session, scenario: Scenario, executor: Any, chooser: Choos
     point: Callable[[str], None] | None = (
         getattr(executor, "point", None) if executor.level != "statements" else None
     )
+    executor.clock = recording.clock.__next__
     if executor.level == "statements":
         executor.listeners = dict.fromkeys(scenario.workers, "A") if scenario.one_handle else {}
     began: Callable[[str], None] | None = getattr(executor, "began", None)
@@ -211,7 +227,9 @@ def run_race(session: Session, scenario: Scenario, executor: Any, chooser: Choos
 
     of = task if executor.level == "tasks" else body
     execution = executor.run({worker: of(worker, acts) for worker, acts in scenario.workers.items()}, chooser)
-    race = Race(execution, History.of(recording.entries))
+    model = before.get(arranged.run.key)
+    token = model.lease.token if model is not None and model.lease is not None else None
+    race = Race(execution, History.of(recording.entries), recording, token)
     if execution.deadlock is not None or execution.hung:
         race.violation = _stuck(lab, scenario, execution, recording, arranging)
         return race
@@ -222,6 +240,8 @@ def run_race(session: Session, scenario: Scenario, executor: Any, chooser: Choos
     race.undecided = not verdict.failed and not verdict.passed
     if verdict.failed:
         race.why = verdict.text
+        if verdict.explanation is not None:
+            race.deciding, race.needed = verdict.explanation.decisive, verdict.explanation.needed
         race.violation = _broken(lab, scenario, race, verdict, arranging)
     return race
 
@@ -302,12 +322,11 @@ def _broken(lab: Lab, scenario: Scenario, race: Race, verdict: Any, arranging: i
         clauses = ("CON-4", "ATM-2")
     elif any(e.outcome.error == "JournalUnavailable" for e in race.history.operations):
         clauses = ("CON-4", *clauses)
-    decisive = verdict.explanation.decisive if verdict.explanation is not None else None
     steps = tuple(lab.steps[:arranging]) + tuple(
         Step(
             entry.operation,
             entry.outcome,
-            due="an order of the operations that explains it" if entry is decisive else "",
+            due="an order of the operations that explains it" if entry is race.deciding else "",
         )
         for entry in race.history.operations
     )

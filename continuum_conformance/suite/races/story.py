@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from textwrap import wrap
 
 from continuum_conformance.model import Kind
+from continuum_conformance.suite.races.picture import starting_point
 from continuum_conformance.suite.races.running import Race
 from continuum_conformance.suite.races.scenarios import Scenario
 from continuum_conformance.suite.script import call_text, outcome_text
@@ -30,14 +31,7 @@ def story_of(scenario: Scenario, race: Race, level: str, schedule: Sequence[int]
     violation = race.violation
     salt = violation.salt if violation is not None else ""
     workers = sorted(scenario.workers)
-    situation = scenario.situation
-    start = "no run yet" if not situation.exists else f"a {situation.state} run"
-    if situation.lease:
-        start += f" under a {'live' if situation.lease == 'live' else 'lapsed'} lease"
-    if situation.snapshot:
-        start += " with a snapshot"
-    handles = "all workers use one handle" if scenario.one_handle else "every worker has its own handle"
-    lines = [f"starting from {start}; {handles}", ""]
+    lines = [f"starting from {starting_point(scenario)}", ""]
     lines += _columns(workers, race, salt)
     lines += ["", "afterwards, one after another:"]
     for entry in race.history.operations:
