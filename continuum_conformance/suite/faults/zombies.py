@@ -201,7 +201,7 @@ def a_process_that_was_stopped_does_no_harm(
             return
 
 
-@checks("FEN-6", "APP-10", "LEA-4", needs="shared leases", whole=True)
+@checks("FEN-6", needs="shared leases", whole=True)
 def a_process_that_lost_its_lease_is_fenced_out(lab: Lab) -> None:
     """What one process has learned of a run does not outlive another one's takeover (worker Z is a process)."""
     run = lab.started(events=1)
@@ -232,7 +232,7 @@ def a_process_that_lost_its_lease_is_fenced_out(lab: Lab) -> None:
     run.look()
 
 
-@checks("APP-10", "LOD-4", needs="shared", whole=True)
+@checks("APP-10", needs="shared", whole=True)
 def a_process_sees_what_another_one_did(lab: Lab) -> None:
     """Two processes take turns on one run (worker Z is a process)."""
     run, other = lab.run(), lab.run()
