@@ -72,6 +72,7 @@ ADAPTERS = {
     "key_values:LmdbHarness": STORES,
     "key_values:DuckHarness": ("FEN-6", "SNP-3"),
     "redis_lua:RedisHarness": STORES,
+    "redis_lua:DurableRedisHarness": ("CLK-1", "DUR-2", "DUR-3", "DUR-5", "FEN-6"),
     "postgres_rows:SerializableHarness": ("SNP-5", "DUR-1"),
     "postgres_rows:AdvisoryHarness": ("FEN-6", "DUR-1"),
     "postgres_rows:ForUpdateHarness": ("APP-1", "DUR-1"),
@@ -82,6 +83,7 @@ NEEDS = {
     "key_values:LmdbHarness": "lmdb",
     "key_values:DuckHarness": "duckdb",
     "redis_lua:RedisHarness": "redis",
+    "redis_lua:DurableRedisHarness": "redis",
     "postgres_rows:AsyncpgHarness": "asyncpg",
 }
 

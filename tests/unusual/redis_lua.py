@@ -11,6 +11,7 @@ import socket
 import subprocess
 import tempfile
 import time
+import weakref
 
 from tests.unusual import codecs
 from tests.unusual.rules import Rules, Sync, translate
@@ -113,3 +114,67 @@ class RedisHarness:
         journal.close()
 
     translate = staticmethod(translate)
+
+
+class DurableRedisHarness(RedisHarness):
+    """A server of its own that writes its log before it answers, and that the kit may kill."""
+
+    capabilities = RedisHarness.capabilities | {"durable", "crash_safe", "shared"}
+    log = ("--appendonly", "yes", "--appendfsync", "always")
+
+    def __init__(self):
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port = probe.getsockname()[1]
+        self.folder = tempfile.mkdtemp(prefix="unusual-redis-")
+        self.running = []
+        self.start_server()
+        weakref.finalize(self, _remove, self.running, self.folder)
+
+    def __getstate__(self):
+        return {"port": self.port}
+
+    def start_server(self):
+        program = shutil.which("redis-server")
+        given = (
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--dir",
+            self.folder,
+            *self.log,
+        )
+        self.running[:] = [subprocess.Popen([program, *given], stdout=subprocess.DEVNULL)]
+        import redis
+
+        client = redis.Redis(port=self.port)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                client.ping()
+                break
+            except (redis.ConnectionError, redis.BusyLoadingError):
+                time.sleep(0.02)
+        client.close()
+
+    def kill_server(self):
+        self.running[0].kill()
+        self.running[0].wait()
+
+    def open(self):
+        return RedisJournal(self.port)
+
+
+class ForgetfulRedisHarness(DurableRedisHarness):
+    """Wrong: it declares that it survives a crash of its server, which keeps everything in memory."""
+
+    log = ()
+
+
+def _remove(running, folder):
+    for process in running:
+        process.kill()
+        process.wait()
+    shutil.rmtree(folder, ignore_errors=True)

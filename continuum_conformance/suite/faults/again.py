@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,7 @@ from continuum_conformance.suite.faults.ending import run_cancelled, run_interru
 from continuum_conformance.suite.faults.exhausting import run_timed_out
 from continuum_conformance.suite.faults.running import Fault, cutting, run_cut, run_death
 from continuum_conformance.suite.faults.zombies import run_stopped_again
-from continuum_conformance.suite.lab import Session
+from continuum_conformance.suite.lab import BESIDE, SECOND_PROCESS, Session
 from continuum_conformance.suite.script import call_text, outcome_text
 from continuum_conformance.suite.testing import PROFILES, SuiteTest, registered, run_test
 from continuum_conformance.suite.violation import Violation
@@ -30,7 +31,11 @@ def of_test(found: Violation, test: SuiteTest) -> Violation:
     # What is lost or left behind is no fault of the clauses that a model cites for it.
     clauses = found.clauses if found.clauses[0] in ("ATM-2", "ATM-3", "CON-4") else test.clauses[:1]
     about = (test.body.__doc__ or test.name.replace("_", " ")).strip()
-    story = "\n".join([about, "(worker P is a process of its own)", "", *told, ""])
+    workers = {step.operation.worker for step in found.steps}
+    others = [worker for worker in (SECOND_PROCESS, BESIDE) if worker in workers]
+    if others:
+        about += f" (Worker {others[0]} is a process of its own.)"
+    story = "\n".join([*textwrap.wrap(about, 72), "", *told, ""])
     return replace(
         found, clauses=clauses, assumed=(), story=story, race={"test": test.name, "fault": "whole"}
     )
