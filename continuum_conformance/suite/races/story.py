@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from textwrap import wrap
 
-from continuum_conformance.model import Kind
-from continuum_conformance.suite.races.picture import starting_point
+from continuum_conformance.history.interleaving import Interleaving
+from continuum_conformance.suite.races.picture import picture_of, starting_point
 from continuum_conformance.suite.races.running import Race
 from continuum_conformance.suite.races.scenarios import Scenario
 from continuum_conformance.suite.script import call_text, outcome_text
@@ -17,6 +19,8 @@ __all__ = ["story_of"]
 
 WIDTH = 78
 MAX_STEPS = 40
+MAX_ROWS = 60
+LONG = 60
 
 
 def story_of(scenario: Scenario, race: Race, level: str, schedule: Sequence[int]) -> str:
@@ -30,9 +34,8 @@ def story_of(scenario: Scenario, race: Race, level: str, schedule: Sequence[int]
     """
     violation = race.violation
     salt = violation.salt if violation is not None else ""
-    workers = sorted(scenario.workers)
     lines = [f"starting from {starting_point(scenario)}", ""]
-    lines += _columns(workers, race, salt)
+    lines += _columns(picture_of(scenario, race, level, salt))
     lines += ["", "afterwards, one after another:"]
     for entry in race.history.operations:
         if entry.invoked >= race.probes_from:
@@ -47,6 +50,11 @@ def story_of(scenario: Scenario, race: Race, level: str, schedule: Sequence[int]
         lines += ["", "why no order explains it:", *(f"  {line}" for line in _reasons(race.why, salt))]
     lines += ["", f"schedule {_schedule_text(schedule)} at the level of {level}"]
     return "\n".join(lines) + "\n"
+
+
+def clip(text: str, most: int) -> str:
+    """A text, cut where it is too long."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _schedule_text(schedule: Sequence[int]) -> str:
@@ -66,33 +74,73 @@ def _reasons(why: str, salt: str) -> list[str]:
     return [piece for pieces in wrapped for piece in pieces][1:MAX_STEPS]
 
 
-def _columns(workers: Sequence[str], race: Race, salt: str) -> list[str]:
+@dataclass(order=True)
+class _Row:
+    """What stands in one worker's column at one time."""
+
+    at: int
+    worker: str = field(compare=False)
+    text: str = field(compare=False)
+    deciding: bool = field(default=False, compare=False)
+
+
+def _columns(picture: Interleaving) -> list[str]:
+    """A column for each worker: its calls, and within them its statements and waits, or where others went first."""
+    rows = _rows(picture)
+    workers = picture.workers
     width = max(20, (WIDTH - 3 * (len(workers) - 1)) // len(workers))
-    rows: list[tuple[int, str, str]] = []
-    end = race.probes_from
-    for entry in race.history.operations:
-        if entry.invoked >= end:
-            continue
-        step = Step(entry.operation, entry.outcome)
-        returned = entry.returned if entry.returned is not None else 10**9
-        between = [
-            e
-            for e in race.history.operations
-            if entry.invoked < e.invoked < returned or entry.invoked < (e.returned or 0) < returned
-        ]
-        result = outcome_text(entry.outcome, salt)
-        if entry.outcome.kind is Kind.RAW:
-            result = f"{entry.outcome.error}: {entry.outcome.message}"
-        if between:
-            rows.append((entry.invoked, entry.worker, f"{call_text(step, salt)} begins"))
-            rows.append((returned, entry.worker, f"... {entry.operation.name} -> {result}"))
-        else:
-            rows.append((entry.invoked, entry.worker, f"{call_text(step, salt)} -> {result}"))
-    rows.sort()
     lines = ["   ".join(f"worker {worker}".ljust(width) for worker in workers).rstrip()]
     lines.append("   ".join("-" * width for _ in workers))
-    for _, worker, text in rows[:MAX_STEPS]:
-        column = workers.index(worker) if worker in workers else 0
-        indent = " " * ((width + 3) * column)
-        lines += [(indent + piece).rstrip() for piece in wrap(text, width, subsequent_indent="  ")]
+    for row in rows[:MAX_ROWS]:
+        indent = " " * ((width + 3) * (workers.index(row.worker) if row.worker in workers else 0))
+        text = f"{row.text}   <== this decides" if row.deciding else row.text
+        within = text.startswith("| ")
+        pieces = wrap(text, width, subsequent_indent="|   " if within else "  ")
+        lines += [(indent + piece).rstrip() for piece in pieces]
+    if len(rows) > MAX_ROWS:
+        lines.append(f"... and {len(rows) - MAX_ROWS} more; the page has them all")
     return lines
+
+
+def _rows(picture: Interleaving) -> list[_Row]:
+    calls = [call for call in picture.calls if not call.after]
+    within = sorted(_within(picture))
+    rows = list(within)
+    for call in calls:
+        outcome = call.outcome or "(did not come back)"
+        deciding = call.mark == "deciding"
+        ended = call.ended if call.ended is not None else 10**9
+        times = [row.at for row in within if row.worker == call.worker]
+        times += [at for c in calls if c is not call for at in (c.began, c.ended or 0)]
+        if any(call.began < at < ended for at in times):
+            rows.append(_Row(call.began, call.worker, f"{call.text} begins"))
+            rows.append(_Row(ended, call.worker, f"... {call.text.partition('(')[0]} -> {outcome}", deciding))
+        else:
+            rows.append(_Row(call.began, call.worker, f"{call.text} -> {outcome}", deciding))
+    return sorted(rows)
+
+
+def _within(picture: Interleaving) -> Iterator[_Row]:
+    """Statements with what they waited for; of finer steps only the last ones before another worker went on."""
+    if picture.level == "statements":
+        for move in picture.moves:
+            if move.minor:
+                continue
+            values = f" ({', '.join(move.values)})" if move.values else ""
+            came = move.answer.partition(": ")[0]
+            answer = f" -> {came}" if came and came != move.text else ""
+            waits = [pause for pause in move.pauses if pause.waits]
+            at = move.until if waits and move.until is not None else move.at
+            for pause in waits:
+                yield _Row(pause.began, move.worker, f"| {clip(move.text, LONG)} {pause.why} ...")
+            yield _Row(at, move.worker, f"| {clip(move.text, LONG)}{clip(values, LONG)}{clip(answer, LONG)}")
+        return
+    for move, following in pairwise(picture.moves):
+        if following.worker != move.worker and _is_inside(move.at, move.worker, picture):
+            yield _Row(move.at, move.worker, f"| {clip(move.text, LONG)}, and no further yet")
+
+
+def _is_inside(at: int, worker: str, picture: Interleaving) -> bool:
+    """Whether a worker was within one of its calls."""
+    mine = (call for call in picture.calls if call.worker == worker and not call.after)
+    return any(call.began < at < (call.ended if call.ended is not None else 10**9) for call in mine)
