@@ -15,7 +15,7 @@ from typing import Any
 from continuum_conformance.history import History, Interleaving, judge
 from continuum_conformance.history.interleaving import Move, Pause
 from continuum_conformance.model import Kind, Outcome
-from continuum_conformance.suite.faults.running import spread
+from continuum_conformance.suite.faults.running import lenient, spread
 from continuum_conformance.suite.lab import BESIDE, WORKERS, Lab, Session
 from continuum_conformance.suite.races.levels import own_files
 from continuum_conformance.suite.races.picture import calls_of
@@ -99,7 +99,7 @@ def run_stopped(
         began = time.perf_counter()
         program = arranged.program(OTHER, scenario.workers[OTHER])
         for asked in program:
-            program.outcome = recording.carry_out(asked, handle.call)
+            program.outcome = recording.carry_out(asked, lambda op: lenient(handle.call(op)))
         seconds = time.perf_counter() - began
 
     def zombie() -> Outcome:
@@ -113,7 +113,7 @@ def run_stopped(
         outcome: Outcome
         outcome, lines = process.resume()
         acting.join()
-        return outcome
+        return lenient(outcome)
 
     recording.carry_out(operation, lambda _: zombie())
     probes_from = next(recording.clock)
