@@ -239,9 +239,14 @@ def test_workers_are_forked_and_told_from_one_another(folder):
     subject.shutdown()
 
 
-def test_an_adapter_whose_import_starts_threads_is_not_forked(folder):
+def test_an_adapter_whose_import_starts_threads_is_not_forked(folder, monkeypatch):
+    monkeypatch.setenv(
+        "TEST_PROCESS", str(os.getpid())
+    )  # here a thread that never ends would disturb other tests
     Path("second_threads.py").write_text(
-        "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n" + MODULE
+        "import os, threading\n"
+        "if os.environ['TEST_PROCESS'] != str(os.getpid()):\n"
+        "    threading.Thread(target=threading.Event().wait, daemon=True).start()\n" + MODULE
     )
     subject = subject_for("second_threads:Harness")
     with SecondProcess(subject) as second:
