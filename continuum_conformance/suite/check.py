@@ -171,7 +171,7 @@ def run_check(
     """
     tests = tests_for(session.capabilities, plan)
     results = [] if results is None else results
-    if plan.first:
+    if plan.first and plan.only is None:
         progress(0, len(tests), "CON-1")
         found = _scouted(session, tests, plan)
         if found is not None:
