@@ -18,7 +18,6 @@ Theory of operation:
 7. At a return, the configurations are gone on from at both ends in turn: the one with the fewest operations put
    before the blocked one, because as a rule few suffice, and the newest, because sometimes many must (of twenty
    increments that run at once, a read shows fifteen).
-8. A look that takes long has met with bad luck, as a rule: another, in another order, gets a chance.
 
 Because order is chosen just in time, the furthest event that any order reached is the return that ends the
 shortest prefix without explanation.
@@ -42,10 +41,6 @@ __all__ = ["PAUSE", "Found", "Problem", "Timeline", "decide", "search", "timelin
 
 PAUSE = 2048
 """How many states a search visits before it lets the next partition's search go on."""
-PATIENCE, PATIENCE_EACH = 500, 2
-"""So many states, and so many more for each event, are visited before another look gets its chance."""
-CHANCE = 4
-"""And that one gets so many times as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,31 +140,6 @@ class Found:
     blocked: int = -1
 
 
-def search(problem: Problem, pause: int = PAUSE) -> Generator[int, None, Found]:
-    """Look for an order. Yields, every now and then, how many states were visited since the last time.
-
-    How long a look takes is a matter of luck with the candidates that it tries first. When it takes long, a look
-    that tries them the other way round gets a chance.
-    """
-    if any(problem.growing):
-        return (yield from _look(problem, pause))
-    patience = PATIENCE + PATIENCE_EACH * len(problem.time.events)
-    first = _look(problem, min(pause, patience))
-    second = _look(problem, min(pause, patience), backwards=True)
-    for look, limit in ((first, patience), (second, CHANCE * patience)):
-        spent = 0
-        while spent < limit:
-            try:
-                visited = next(look)
-            except StopIteration as stop:
-                found: Found = stop.value
-                return found
-            spent += visited
-            yield visited
-    second.close()
-    return (yield from first)
-
-
 _Choice = tuple[int, Any, int, tuple[int, ...]]
 """A configuration at a frame's return: done, state, the operations not yet tried from it (-1: the blocked one was
 not tried either), and those that took effect at this return."""
@@ -178,8 +148,8 @@ _Frame = tuple[int, int, int, Any, int, "deque[_Choice] | None"]
 and once the look has come back to it, the configurations to go on from."""
 
 
-def _look(problem: Problem, pause: int, backwards: bool = False) -> Generator[int, None, Found]:
-    """One look for an order, which ends with one or with the proof that there is none."""
+def search(problem: Problem, pause: int = PAUSE) -> Generator[int, None, Found]:
+    """Look for an order. Yields, every now and then, how many states were visited since the last time."""
     events, bits, known = problem.time.events, problem.time.bits, problem.time.known
     passive, step, fingerprint = problem.passive, problem.step, problem.fingerprint
     end = len(events)
@@ -274,12 +244,7 @@ def _look(problem: Problem, pause: int, backwards: bool = False) -> Generator[in
             index = events[place] >> 1
             bit = bits[index]
             if untried >= 0:
-                if choosy:
-                    low = _candidate(problem, index, untried, owner)
-                elif backwards:
-                    low = 1 << (untried.bit_length() - 1)
-                else:
-                    low = untried & -untried
+                low = _candidate(problem, index, untried, owner) if choosy else untried & -untried
                 if untried != low:
                     left = (done, state, untried ^ low, path)
                     if deepest:
