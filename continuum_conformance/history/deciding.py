@@ -68,6 +68,7 @@ def decide_cases(
     *,
     budget: int | None,
     orders: bool,
+    explaining: bool,
 ) -> Verdict:
     """Search all parts, a slice of each in turn, until one has failed, all have passed or the budget has ended.
 
@@ -79,6 +80,7 @@ def decide_cases(
         cases: a case for each of them, made when its first turn comes.
         budget: how many states may be visited.
         orders: whether to keep the orders.
+        explaining: whether a failure explains itself.
     """
     operations = sum(map(len, parts.values()))
     limit = STATES + STATES_EACH * operations if budget is None else budget
@@ -90,7 +92,7 @@ def decide_cases(
             if visited >= limit:
                 break
         elif result.order is None:
-            explanation = explain(case, result.blocked)
+            explanation = explain(case, result.blocked) if explaining else None
             return Verdict(Status.FAILED, operations, len(parts), visited, explanation)
         else:
             found[case.key] = tuple(case.entries[index] for index in result.order) if orders else ()

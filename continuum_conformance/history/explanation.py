@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from continuum_conformance.history.recording import Recorded
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
 
 __all__ = ["explain"]
 
-JUDGED = 100_000
-"""How many operations may be judged again, in all, to make a counterexample smaller."""
-STATES = 200_000
-"""How many states each of these judgements may visit."""
+JUDGED, VISITED = 100_000, 300_000
+"""How many operations may be judged again, and how many states visited, to make a counterexample smaller."""
+SHARE = 10
+"""Each of these judgements may visit so large a part of the states that are left."""
+STATES, STATES_EACH = 200_000, 50
+"""How many states a judgement of a whole prefix may visit, and how many more for each operation."""
 WRITES = 10
 """A counterexample with no more accepted writes than that keeps them all."""
 LONG, RECENT = 300, 40
@@ -45,9 +48,15 @@ def explain(case: Case, blocked: int) -> Explanation:
     index, order = _decisive(case, blocked) if case.foresees else (blocked, None)
     decisive = case.entries[index]
     prefix = [entry for entry in case.entries if _begun(entry, decisive)]
-    near, close = _close(case, prefix, decisive, order)
-    kept = _smallest(near, close, decisive)
-    needed = _needed(near, kept, decisive)
+    near, close = (case, prefix) if len(prefix) <= LONG else _close(case, prefix, decisive, order)
+    effort = _Effort()
+    kept = _smallest(near, close, decisive, effort)
+    if effort.spent and close is prefix and len(kept) > RECENT:
+        near, close = _close(case, prefix, decisive, order)
+        if close is not prefix:
+            effort = _Effort()
+            kept = _smallest(near, close, decisive, effort)
+    needed = _needed(near, kept, decisive, effort)
     attempts, more = _attempts(near, kept, decisive)
     first = headline(needed, decisive)
     earlier = len(prefix) - len(close)
@@ -66,22 +75,51 @@ def explain(case: Case, blocked: int) -> Explanation:
     )
 
 
+@dataclass(slots=True)
+class _Effort:
+    """What may still be spent to make a counterexample smaller."""
+
+    operations: int = JUDGED
+    states: int = VISITED
+
+    @property
+    def spent(self) -> bool:
+        return self.operations < 0 or self.states < 0
+
+
 def _begun(entry: Recorded, decisive: Recorded) -> bool:
     """Whether an operation had begun when the decisive one returned."""
     return entry is decisive or (decisive.returned is not None and entry.invoked <= decisive.returned)
 
 
 def _explained(
-    case: Case, entries: Sequence[Recorded], last: Recorded, *, inclusive: bool = True
+    case: Case,
+    entries: Sequence[Recorded],
+    last: Recorded,
+    effort: _Effort | None = None,
+    *,
+    inclusive: bool = True,
 ) -> bool | None:
     """Whether an order explains these operations up to a return; None when that took too long to find out."""
-    found = _found(case, entries, last, inclusive=inclusive)
+    found = _found(case, entries, last, effort, inclusive=inclusive)
     return None if found is None else found.order is not None
 
 
-def _found(case: Case, entries: Sequence[Recorded], last: Recorded, *, inclusive: bool) -> Found | None:
+def _found(
+    case: Case,
+    entries: Sequence[Recorded],
+    last: Recorded,
+    effort: _Effort | None = None,
+    *,
+    inclusive: bool,
+) -> Found | None:
     entries = [entry for entry in entries if _begun(entry, last)]
-    return decide(case.problem(entries, _index(entries, last), inclusive), STATES + 50 * len(entries))
+    limit = STATES + STATES_EACH * len(entries) if effort is None else effort.states // SHARE
+    found, visited = decide(case.problem(entries, _index(entries, last), inclusive), limit)
+    if effort is not None:
+        effort.operations -= len(entries)
+        effort.states -= visited
+    return found
 
 
 def _index(entries: Sequence[Recorded], wanted: Recorded) -> int:
@@ -118,12 +156,10 @@ def _decisive(case: Case, blocked: int) -> tuple[int, Sequence[int] | None]:
 def _close(
     case: Case, prefix: list[Recorded], decisive: Recorded, order: Sequence[int] | None
 ) -> tuple[Case, list[Recorded]]:
-    """The part of a long prefix to look at closely, and the case that begins where an order of the rest ends.
+    """The end of a prefix, to be looked at closely, and the case that begins where an order of the rest ends.
 
     Whatever order the rest had, nothing explains the history; so nothing explains it from there either.
     """
-    if len(prefix) <= LONG:
-        return case, prefix
     if order is None:
         found = _found(case, prefix, decisive, inclusive=False)
         order = None if found is None else found.order
@@ -136,7 +172,7 @@ def _close(
     return (case, prefix) if later is None else (later, rest)
 
 
-def _smallest(case: Case, prefix: list[Recorded], decisive: Recorded) -> list[Recorded]:
+def _smallest(case: Case, prefix: list[Recorded], decisive: Recorded, effort: _Effort) -> list[Recorded]:
     """A part of the prefix that is wrong by itself and in which every operation matters.
 
     An operation is left out when the rest is still wrong for the same reason: the decisive operation cannot
@@ -151,7 +187,6 @@ def _smallest(case: Case, prefix: list[Recorded], decisive: Recorded) -> list[Re
     if len(fixed) > WRITES:
         fixed = set()
     fixed.add(id(decisive))
-    judged = 0
     chunk = max(1, len(kept) // 2)
     while True:
         at = 0
@@ -161,10 +196,9 @@ def _smallest(case: Case, prefix: list[Recorded], decisive: Recorded) -> list[Re
             if any(id(entry) in fixed for entry in piece):
                 at += chunk
                 continue
-            judged += 2 * len(rest)
-            if judged > JUDGED:
+            if effort.spent:
                 return kept
-            if _same_fault(case, rest, decisive):
+            if _same_fault(case, rest, decisive, effort):
                 kept = rest
             else:
                 at += chunk
@@ -173,22 +207,25 @@ def _smallest(case: Case, prefix: list[Recorded], decisive: Recorded) -> list[Re
         chunk = max(1, chunk // 2)
 
 
-def _same_fault(case: Case, entries: list[Recorded], decisive: Recorded) -> bool:
+def _same_fault(case: Case, entries: list[Recorded], decisive: Recorded, effort: _Effort) -> bool:
     return (
-        _explained(case, entries, decisive) is False
-        and _explained(case, entries, decisive, inclusive=False) is True
+        _explained(case, entries, decisive, effort) is False
+        and _explained(case, entries, decisive, effort, inclusive=False) is True
     )
 
 
-def _needed(case: Case, kept: list[Recorded], decisive: Recorded) -> list[Recorded]:
-    """The operations without which an order would be found, the decisive one last."""
+def _needed(case: Case, kept: list[Recorded], decisive: Recorded, effort: _Effort) -> list[Recorded]:
+    """The operations without which an order would be found, the decisive one last; it alone where that takes long."""
     needed = []
-    if len(kept) ** 2 <= JUDGED:
-        for entry in kept:
-            if entry is not decisive:
-                rest = [other for other in kept if other is not entry]
-                if _explained(case, rest, decisive):
-                    needed.append(entry)
+    if len(kept) ** 2 > JUDGED:
+        return [decisive]
+    for entry in kept:
+        if entry is not decisive:
+            if effort.spent:
+                return [decisive]
+            rest = [other for other in kept if other is not entry]
+            if _explained(case, rest, decisive, effort):
+                needed.append(entry)
     return [*needed, decisive]
 
 
@@ -266,7 +303,7 @@ def _dead_ends(problem: Problem, limit: int) -> tuple[list[_End], bool]:
         following: list[_Place] = []
         for candidate in (index, *sorted(open_ - {index})):
             steps += 1
-            if time.slots[candidate] >= time.required:
+            if time.bits[candidate] > time.known:
                 same = problem.fingerprint(state)
                 ways = [way for way in problem.effects(candidate, state) if problem.fingerprint(way) != same]
             elif problem.passive[candidate] or (way := problem.step(candidate, state)) is None:

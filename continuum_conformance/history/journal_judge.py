@@ -74,6 +74,7 @@ def judge(
     *,
     budget: int | None = None,
     orders: bool = False,
+    explain: bool = True,
 ) -> Verdict:
     """Decide whether a journal could have answered like this.
 
@@ -83,10 +84,11 @@ def judge(
         world: what the journal held when the recording began.
         budget: how many states may be visited; then the verdict is inconclusive, unless a run has failed.
         orders: whether a pass gives the orders that were found.
+        explain: whether a failure explains itself, which can take longer than to find it.
     """
     parts = split(history, _key)
     cases = (_case(specification, world, key, part) for key, part in parts.items())
-    return decide_cases(parts, cases, budget=budget, orders=orders)
+    return decide_cases(parts, cases, budget=budget, orders=orders, explaining=explain)
 
 
 def _key(operation: Operation) -> Hashable:

@@ -70,6 +70,7 @@ def check_linearizable(
     *,
     budget: int | None = None,
     orders: bool = False,
+    explain: bool = True,
 ) -> Verdict:
     """Decide whether an order of the operations explains their outcomes.
 
@@ -79,10 +80,11 @@ def check_linearizable(
         model: the sequential object.
         budget: how many states may be visited in all; then the verdict is inconclusive, unless some part has failed.
         orders: whether a pass gives the orders that were found.
+        explain: whether a failure explains itself, which can take longer than to find it.
     """
     parts = split(history, model.partition)
     cases = (_case(model, key, part) for key, part in parts.items())
-    return decide_cases(parts, cases, budget=budget, orders=orders)
+    return decide_cases(parts, cases, budget=budget, orders=orders, explaining=explain)
 
 
 def _case(model: Model[Any], key: Hashable, part: list[Recorded]) -> Case:
@@ -130,7 +132,8 @@ class ModelProblem(Problem):
 
     def step(self, index: int, state: Any) -> Any | None:
         """See `Problem.step`."""
-        following = self._step(state, *self._pairs[index])
+        operation, outcome = self._pairs[index]
+        following = self._step(state, operation, outcome)
         return None if type(following) is Impossible else following
 
     def effects(self, index: int, state: Any) -> Iterable[Any]:

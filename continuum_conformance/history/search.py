@@ -13,8 +13,11 @@ Theory of operation:
 5. Every operation has a *slot* while it is pending; which of them have taken effect is one integer. A mask has
    as many bits as operations ran at once, however long the history (a mask over the operations of a history of
    a million would be 125 kB, and a memo of them would end the machine).
-6. A configuration (event, mask, state) that led nowhere is remembered. With operations of unknown outcome, one
-   that led nowhere also speaks for those that have spent more of them.
+6. A configuration (event, mask, state) is taken up once. With operations of unknown outcome, one that was taken
+   up also speaks for those that have spent more of them.
+7. At a return, the configurations are gone on from at both ends in turn: the one with the fewest operations put
+   before the blocked one, because as a rule few suffice, and the newest, because sometimes many must (of twenty
+   increments that run at once, a read shows fifteen).
 
 Because order is chosen just in time, the furthest event that any order reached is the return that ends the
 shortest prefix without explanation.
@@ -27,7 +30,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Generator, Hashable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,13 +49,14 @@ class Timeline:
 
     Attributes:
         events: ``2 * i`` for the call of operation i, ``2 * i + 1`` for its return.
-        slots: each operation's slot; the required ones' first, then those of unknown outcome.
-        required: how many slots the required operations take.
+        bits: ``1 << slot`` for the slot of each operation; the required ones' come first, then those of unknown
+            outcome.
+        known: the bits of the required operations' slots.
     """
 
     events: Sequence[int]
-    slots: Sequence[int]
-    required: int
+    bits: Sequence[int]
+    known: int
 
 
 def timeline(
@@ -65,34 +70,33 @@ def timeline(
         last: the operation whose return ends the timeline; what comes later is left out.
         inclusive: whether that return itself belongs to it.
     """
-    stamps: dict[int, int] = {}
-    for index, stamp in enumerate(invoked):
-        stamps[2 * index] = 2 * stamp
-        end = returned[index]
-        if end is not None:
-            stamps[2 * index + 1] = 2 * end + 1
-    events = sorted(stamps, key=stamps.__getitem__)
+    stamps = [0] * (2 * len(invoked))
+    stamps[::2] = [2 * stamp for stamp in invoked]
+    stamps[1::2] = [-1 if stamp is None else 2 * stamp + 1 for stamp in returned]
+    events = sorted(range(len(stamps)), key=stamps.__getitem__)
     del stamps
+    if None in returned:
+        events = [event for event in events if not event & 1 or returned[event >> 1] is not None]
     if last is not None:
         del events[events.index(2 * last + 1) + inclusive :]
-    slots = [0] * len(invoked)
+    bits = [0] * len(invoked)
     free: list[int] = []
-    required = 0
+    next_bit = 1
     for event in events:
         index = event >> 1
         if event & 1:
-            free.append(slots[index])
+            free.append(bits[index])
         elif returned[index] is not None:
             if not free:
-                free.append(required)
-                required += 1
-            slots[index] = free.pop()
-    spare = required
+                free.append(next_bit)
+                next_bit <<= 1
+            bits[index] = free.pop()
+    known = next_bit - 1
     for index, end in enumerate(returned):
         if end is None:
-            slots[index] = spare
-            spare += 1
-    return Timeline(events, slots, required)
+            bits[index] = next_bit
+            next_bit <<= 1
+    return Timeline(events, bits, known)
 
 
 class Problem(ABC):
@@ -136,27 +140,34 @@ class Found:
     blocked: int = -1
 
 
+_Choice = tuple[int, Any, int, tuple[int, ...]]
+"""A configuration at a frame's return: done, state, the operations not yet tried from it (-1: the blocked one was
+not tried either), and those that took effect at this return."""
+_Frame = tuple[int, int, int, Any, int, "deque[_Choice] | None"]
+"""A return at which there is a choice: the event, the order's length, done and state, the operations not yet tried,
+and once the look has come back to it, the configurations to go on from."""
+
+
 def search(problem: Problem, pause: int = PAUSE) -> Generator[int, None, Found]:
     """Look for an order. Yields, every now and then, how many states were visited since the last time."""
-    events, slots, required = problem.time.events, problem.time.slots, problem.time.required
-    passive, step = problem.passive, problem.step
-    size, end = len(slots), len(events)
-    owner = [-1] * (max(slots, default=-1) + 1)
-    some_unknown = len(owner) > required
-    known = (1 << required) - 1
-    failed: dict[Any, list[int]] = {}
+    events, bits, known = problem.time.events, problem.time.bits, problem.time.known
+    passive, step, fingerprint = problem.passive, problem.step, problem.fingerprint
+    end = len(events)
+    owner: dict[int, int] = {}
+    choosy = any(problem.growing)
+    seen = _Seen(known, fingerprint)
     order = array("q")
-    # Frames: (event, done, state, untried, length of the order, operation that led here and is still to be taken up)
-    frames: list[tuple[int, int, Any, int, int, int]] = []
+    frames: list[_Frame] = []
     place = done = pending = idle = furthest = visited = 0
     state = problem.initial
+    arriving, deepest = True, False
     while True:
         while place < end:
             event = events[place]
             index = event >> 1
-            bit = 1 << slots[index]
+            bit = bits[index]
             if not event & 1:
-                owner[slots[index]] = index
+                owner[bit] = index
                 pending |= bit
                 if passive[index]:
                     idle |= bit
@@ -171,15 +182,17 @@ def search(problem: Problem, pause: int = PAUSE) -> Generator[int, None, Found]:
                 pending ^= bit
                 idle &= ~bit
                 place += 1
+                arriving = True
                 continue
             if visited >= pause:
                 yield visited
                 visited = 0
-            others = pending & ~done & ~idle & ~bit
-            if others:
-                if failed and _known_to_fail(failed, problem, place, done, state, known):
-                    break
-                frames.append((place, done, state, others, len(order), -1))
+            if arriving:
+                others = pending & ~done & ~idle & ~bit
+                if others:
+                    if seen.holds(place, done, state):
+                        break
+                    frames.append((place, len(order), done, state, others, None))
             if passive[index]:  # it was tried in this state already
                 break
             visited += 1
@@ -195,9 +208,9 @@ def search(problem: Problem, pause: int = PAUSE) -> Generator[int, None, Found]:
                     low = rest & -rest
                     rest ^= low
                     visited += 1
-                    if step(owner[low.bit_length() - 1], state) is not None:
+                    if step(owner[low], state) is not None:
                         done |= low
-                        order.append(owner[low.bit_length() - 1])
+                        order.append(owner[low])
         else:
             if visited:
                 yield visited
@@ -207,89 +220,136 @@ def search(problem: Problem, pause: int = PAUSE) -> Generator[int, None, Found]:
             if visited >= pause:
                 yield visited
                 visited = 0
-            back, done, before, untried, length, taken = frames.pop()
+            back, length, done, state, untried, choices = frames[-1]
             while place > back:
                 place -= 1
                 index = events[place] >> 1
-                bit = 1 << slots[index]
+                bit = bits[index]
                 pending ^= bit
                 if events[place] & 1:
-                    owner[slots[index]] = index
+                    owner[bit] = index
                     if passive[index]:
                         idle |= bit
                 else:
                     idle &= ~bit
-            if taken >= 0:
-                state = before
-                del order[length:]
-            elif untried:
-                low = _candidate(problem, events[place] >> 1, untried, owner)
-                taken = owner[low.bit_length() - 1]
-                frames.append((back, done, before, untried ^ low, length, -1))
+            if choices is None:
+                seen.add(place, done, state)
+                choices = deque(((done, state, untried, ()),))
+                frames[-1] = (back, length, done, state, untried, choices)
+            elif not choices:
+                frames.pop()
+                continue
+            deepest = choosy or not deepest
+            done, state, untried, path = choices.pop() if deepest else choices.popleft()
+            index = events[place] >> 1
+            bit = bits[index]
+            if untried >= 0:
+                low = _candidate(problem, index, untried, owner) if choosy else untried & -untried
+                if untried != low:
+                    left = (done, state, untried ^ low, path)
+                    if deepest:
+                        choices.append(left)
+                    else:
+                        choices.appendleft(left)
+                taken = owner[low]
                 visited += 1
+                done |= low
+                path = (*path, taken)
                 if low > known:
-                    same = problem.fingerprint(before)
-                    ways = [way for way in problem.effects(taken, before) if problem.fingerprint(way) != same]
-                    frames.extend((back, done | low, way, 0, length, taken) for way in reversed(ways[1:]))
+                    same = fingerprint(state)
+                    ways = [way for way in problem.effects(taken, state) if fingerprint(way) != same]
                     if not ways:
                         continue
                     state = ways[0]
+                    choices.extend((done, way, -1, path) for way in ways[1:])
                 else:
-                    following = step(taken, before)
+                    following = step(taken, state)
                     if following is None:
                         continue
                     state = following
-                done |= low
-                del order[length:]
-            else:
-                key = (back, done & known, problem.fingerprint(before))
-                failed.setdefault(key, []).append(done & ~known if some_unknown else 0)
-                continue
-            order.append(taken)
             rest = idle & ~done
             while rest:
                 low = rest & -rest
                 rest ^= low
                 visited += 1
-                if step(owner[low.bit_length() - 1], state) is not None:
+                if step(owner[low], state) is not None:
                     done |= low
-                    order.append(owner[low.bit_length() - 1])
+                    path = (*path, owner[low])
+            if not seen.add(place, done, state):
+                continue
+            others = 0 if done & bit else pending & ~done & ~idle & ~bit
+            if others:
+                choices.append((done, state, others, path))
+            del order[length:]
+            order.extend(path)
+            arriving = False
             break
         else:
             if visited:
                 yield visited
-            return Found(None, events[furthest] >> 1 if size else -1)
+            return Found(None, events[furthest] >> 1 if end else -1)
 
 
-def _known_to_fail(
-    failed: dict[Any, list[int]], problem: Problem, place: int, done: int, state: Any, known: int
-) -> bool:
-    """Whether this configuration led nowhere before, perhaps with fewer unknown operations spent."""
-    spent = failed.get((place, done & known, problem.fingerprint(state)))
-    return spent is not None and any(not earlier & ~done for earlier in spent)
+class _Seen:
+    """The configurations that were taken up: whatever follows from them was tried, or will be.
+
+    Of each (event, known operations done, state), it keeps the sets of unknown operations that were spent.
+    """
+
+    def __init__(self, known: int, fingerprint: Callable[[Any], Hashable]) -> None:
+        self._known = known
+        self._fingerprint = fingerprint
+        self._spent: dict[Any, int] = {}
+        self._others: dict[Any, list[int]] = {}
+
+    def holds(self, place: int, done: int, state: Any) -> bool:
+        """Whether this one was taken up, perhaps with fewer operations of unknown outcome spent."""
+        if not self._spent:
+            return False
+        key = (place, done & self._known, self._fingerprint(state))
+        first = self._spent.get(key)
+        if first is None:
+            return False
+        return not first & ~done or any(not spent & ~done for spent in self._others.get(key, ()))
+
+    def add(self, place: int, done: int, state: Any) -> bool:
+        """Takes it up, unless it was before."""
+        key = (place, done & self._known, self._fingerprint(state))
+        first = self._spent.get(key)
+        spent = done & ~self._known
+        if first is None:
+            self._spent[key] = spent
+            return True
+        if not first & ~spent:
+            return False
+        others = self._others.setdefault(key, [])
+        if any(not other & ~spent for other in others):
+            return False
+        others.append(spent)
+        return True
 
 
-def _candidate(problem: Problem, blocked: int, untried: int, owner: list[int]) -> int:
+def _candidate(problem: Problem, blocked: int, untried: int, owner: dict[int, int]) -> int:
     """The bit of the operation to try next, so that the blocked one may follow."""
     low = untried & -untried
     rest = untried
     wanted = problem.waiting[blocked]
     while rest:
         bit = rest & -rest
-        if problem.growing[owner[bit.bit_length() - 1]] == wanted:
+        if problem.growing[owner[bit]] == wanted:
             return bit
         rest ^= bit
     return low
 
 
-def decide(problem: Problem, budget: int) -> Found | None:
-    """Search to the end, or None when it takes more than ``budget`` states."""
+def decide(problem: Problem, budget: int) -> tuple[Found | None, int]:
+    """Search to the end, or give None when it takes more than ``budget`` states; and how many were visited."""
     running = search(problem)
+    visited = 0
     while True:
         try:
-            budget -= next(running)
+            visited += next(running)
         except StopIteration as stop:
-            found: Found = stop.value
-            return found
-        if budget < 0:
-            return None
+            return stop.value, visited
+        if visited > budget:
+            return None, visited

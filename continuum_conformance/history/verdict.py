@@ -89,7 +89,7 @@ class Verdict:
         operations: how many operations were judged (those that gave up are not).
         partitions: in how many parts.
         visited: how many states the searches visited.
-        explanation: of a failure, why.
+        explanation: of a failure, why, unless that was not asked for.
         unfinished: the keys of the partitions whose search did not end.
         orders: for each partition an order that explains it, when asked for.
     """
@@ -119,6 +119,8 @@ class Verdict:
             return self.explanation.text
         if self.passed:
             return f"{self.operations} operations in {self.partitions} parts: an order explains them"
+        if self.failed:
+            return f"{self.operations} operations in {self.partitions} parts: no order explains them"
         left = len(self.unfinished)
         return (
             f"inconclusive: after {self.visited} states {left} of {self.partitions} parts had neither an order nor a "
