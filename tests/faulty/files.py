@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 from continuum_adapters.in_memory import InMemoryHarness, InMemoryJournal, Store
-from continuum_adapters.sqlite import SQLiteHarness, SQLiteJournal
+from continuum_adapters.sqlite import SQLiteHarness, SQLiteJournal, _metadata
+from sqlalchemy import create_engine, create_mock_engine
 
 from continuum_conformance.contract import JournalUnavailable, LeaseMismatch
 
@@ -280,6 +281,28 @@ class RemembersTheFence(SQLiteJournal):
             ).scalar()
 
 
+class TablesIfThereIsNoFile(SQLiteJournal):
+    """Makes the tables when it finds no file; who comes next finds the file, and no tables yet."""
+
+    def __init__(self, path):
+        self._made = path.exists()
+        if not self._made:
+            for table in _metadata.sorted_tables:  # each is committed by itself
+                engine = create_engine(f"sqlite:///{path}", isolation_level="AUTOCOMMIT")
+                table.create(engine)
+                engine.dispose()
+        super().__init__(path)
+
+    @contextlib.contextmanager
+    def _writing(self):
+        made, self._made = self._made, False
+        if made:
+            yield create_mock_engine("sqlite://", lambda *_, **__: None)
+            return
+        with super()._writing() as connection:
+            yield connection
+
+
 def _register_sqlite(cls, *clauses):
     def opened(self):
         return cls(Path(self.directory) / "journal.sqlite3")
@@ -291,6 +314,7 @@ def _register_sqlite(cls, *clauses):
 
 _register_sqlite(OnlyAThreadLock, "FEN-5", "CON-1")
 _register_sqlite(RemembersTheFence, "FEN-6", "FEN-5")
+_register_sqlite(TablesIfThereIsNoFile, "CON-1")
 
 
 # -- what is only advised against --

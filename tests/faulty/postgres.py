@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import threading
 import time
 
 import psycopg
@@ -370,3 +371,14 @@ class OneUpdateWithoutALock(LeaseTimes):
             if row is None:
                 return super()._acquire(key, owner, ttl)
         return row[0]
+
+
+@wrong("CON-1")
+class TablesMadeWithoutALock(Journal):
+    """CREATE TABLE IF NOT EXISTS looks safe; two sessions that do it at once meet in the catalogue."""
+
+    def __init__(self, dsn):
+        self._dsn, self._mutex = dsn, threading.RLock()
+        self._connection = psycopg.connect(dsn, autocommit=True)
+        self._connection.execute(postgres.SCHEMA)
+        self._prepare()

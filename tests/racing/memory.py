@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -324,3 +325,53 @@ class DoubleChecked(InMemoryJournal):
                 self._check_fence(run, token)
             stored["seq"] = self._next_seq(run, seq)
             run.events.append(stored)
+
+
+class _PerInstance(InMemoryJournal):
+    """A lock and a dictionary for each instance, made at its first use."""
+
+    def __init__(self, clock=time.monotonic, *, store=None):
+        super().__init__(clock, store=store)
+        vars(self._store).setdefault("places", {})
+
+    @operation
+    def start_run(self, instance, run_id, workflow, input):
+        self._place(self._key(instance, run_id)[0])
+        return super().start_run(instance, run_id, workflow, input)
+
+    @contextmanager
+    def _locked(self):
+        with super()._locked():
+            places = _Places(self._store.places)
+            yield places
+
+    def _place(self, name):
+        raise NotImplementedError
+
+
+class _Places:
+    """The runs of all instances as one mapping."""
+
+    def __init__(self, places):
+        self._places = places
+
+    def get(self, key, default=None):
+        return self._places.get(key[0], {}).get(key, default)
+
+    def __contains__(self, key):
+        return self.get(key) is not None
+
+    def __getitem__(self, key):
+        return self._places[key[0]][key]
+
+    def __setitem__(self, key, run):
+        self._places[key[0]][key] = run
+
+
+@wrong("CON-1", "ISO-2", "CON-2")
+class InstanceMadeTwice(_PerInstance):
+    """An instance's dictionary is made at its first use, by whoever finds none, before the lock is taken."""
+
+    def _place(self, name):
+        if name not in self._store.places:
+            self._store.places[name] = {}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from continuum_conformance.explore.free import FreeThreads
 from continuum_conformance.explore.schedule import Scripted
 from continuum_conformance.suite.lab import Lab, Session
+from continuum_conformance.suite.races import first_use
 from continuum_conformance.suite.races.exploring import explore, told
 from continuum_conformance.suite.races.levels import Level, level_of
 from continuum_conformance.suite.races.prediction import conflict
@@ -17,6 +18,8 @@ from continuum_conformance.suite.testing import Profile, Search, checks
 from continuum_conformance.suite.violation import Violation
 
 __all__ = ["conflicting", "test_name"]
+
+_LOADED = first_use
 
 
 def _explore_into(

@@ -51,7 +51,8 @@ class Arranged:
         with lab.arranging():
             if scenario.situation.exists:
                 self._arrange(self.run, scenario)
-            if any(act.run for acts in scenario.workers.values() for act in acts):
+            acts = [act for program in scenario.workers.values() for act in program if act.run]
+            if acts and not any(act.op == "start_run" for act in acts):
                 self._arrange(self.other, scenario)
 
     def _arrange(self, run: RunUnderTest, scenario: Scenario) -> None:
@@ -262,7 +263,8 @@ def probe(lab: Lab, arranged: Arranged, recording: Recording) -> None:
     session = lab.session
     arguments: dict[str, Any] = {"instance": lab.instance, "run_id": run.run_id}
     probes = [Operation("load", arguments, "A"), Operation("get_run", arguments, "B")]
-    if arranged.other.key in lab.world:
+    touched = {entry.operation.arguments.get("run_id") for entry in recording.entries}
+    if arranged.other.key in lab.world or arranged.other.run_id in touched:
         probes.append(Operation("load", {"instance": lab.instance, "run_id": arranged.other.run_id}, "A"))
     if "leases" in lab.capabilities:
         tokens = {

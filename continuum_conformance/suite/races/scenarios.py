@@ -244,6 +244,23 @@ CLASSICS: tuple[Scenario, ...] = (
         B=(Act("start_run"), Act("append", "none")),
     ),
     _classic(
+        "two runs are the first of an instance",
+        "absent",
+        "CON-1",
+        "ISO-2",
+        A=(Act("start_run"),),
+        B=(Act("start_run", run=1), Act("load", run=1)),
+    ),
+    _classic(
+        "two runs are the first of an instance, one handle",
+        "absent",
+        "CON-1",
+        "ISO-2",
+        one_handle=True,
+        A=(Act("start_run"),),
+        B=(Act("start_run", run=1), Act("load", run=1)),
+    ),
+    _classic(
         "two appends",
         "unleased",
         "CON-3",

@@ -1,0 +1,197 @@
+"""The store's first use: several handles are opened at once on an empty store, and begin to work at once (CON-1)."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from continuum_conformance.explore.free import SWITCH_INTERVAL
+from continuum_conformance.harness import HarnessError, Subject
+from continuum_conformance.history import History, judge
+from continuum_conformance.model import EMPTY, Kind, Operation, Outcome
+from continuum_conformance.suite.lab import Lab, Session
+from continuum_conformance.suite.races.running import Recording
+from continuum_conformance.suite.script import call_text, outcome_text
+from continuum_conformance.suite.testing import Profile, Search, checks
+from continuum_conformance.suite.violation import Step, Violation
+
+__all__ = ["the_stores_first_use_by_several_at_once"]
+
+WORKERS = ("A", "B", "C", "D", "E", "F")
+LATER = WORKERS[3:]
+"""Where the store is in a directory these begin when the others have made something there, and may not be ready yet."""
+
+ROUNDS = {"quick": 20, "standard": 60, "thorough": 400}
+"""Of a store in a directory; a tenth of them over a server, where an empty store costs more."""
+
+
+def _no_empty_store(session: Session) -> str:
+    """Why the kit cannot make a store that is empty."""
+    subject = session.subject
+    if not {"postgres", "directory"} & subject.needs:
+        return "the harness makes its store itself, so the kit cannot make an empty one"
+    if "shared" not in session.capabilities:
+        return "only one process at a time may use the store"
+    if subject.pickled is None:
+        return "the harness cannot be pickled, so it cannot be had as it was before its first use"
+    if "postgres" in subject.needs and not getattr(subject.server, "scratch", False):
+        return "the kit may make no further database on this server"
+    return ""
+
+
+@contextmanager
+def _empty(session: Session) -> Iterator[Callable[[], Subject]]:
+    """A store that nobody has used; gives what makes a subject over it, with the harness as before its first use.
+
+    Each worker gets one of its own, as in a process of its own: what a harness keeps for its handles is not tried here.
+    """
+    old = session.subject
+    directory = tempfile.mkdtemp(prefix="continuum-") if "directory" in old.needs else None
+    dsn = old.server.fresh_database() if "postgres" in old.needs else None
+
+    def subject() -> Subject:
+        harness = pickle.loads(old.pickled or b"")  # what the kit itself pickled
+        without = old.declared - old.capabilities
+        return Subject(harness, dsn=dsn, directory=directory, limit=old.limit, without=without)
+
+    try:
+        yield subject
+    finally:
+        if directory is not None:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+@dataclass
+class _Found:
+    """What one worker met: it could not open a handle, or a call's outcome."""
+
+    message: str
+    detail: str = ""
+    outcome: Outcome | None = None
+
+
+class _FirstUse:
+    """Several workers that open a handle on an empty store and write to a run of their own."""
+
+    def __init__(self, session: Session, subject: Callable[[], Subject]) -> None:
+        self.lab = Lab(session, ("CON-1",), "first use")
+        self.recording = Recording()
+        self._subject = subject
+
+    def operations(self, worker: str) -> list[Operation]:
+        run = self.lab.run()
+        key = {"instance": run.instance, "run_id": run.run_id}
+        event = {"type": f"by-{worker}"}
+        return [
+            Operation("start_run", {**key, "workflow": "first", "input": worker}, worker),
+            Operation("append", {**key, "event": event, "lease_token": None}, worker),
+            Operation("load", key, worker),
+        ]
+
+    def work(self, worker: str, subject: Subject, operations: list[Operation]) -> _Found | None:
+        """Open, write and read; gives what was wrong with it, apart from what the judge will say."""
+        try:
+            handle = subject.open(worker)
+        except HarnessError as error:
+            return _Found(f"worker {worker} could not open a handle: {error}", error.detail)
+        try:
+            for operation in operations:
+                outcome = self.recording.carry_out(operation, handle.call)
+                if outcome.kind is not Kind.VALUE:
+                    said = f"{outcome.error}: {outcome.message}" if outcome.error else outcome.message
+                    return _Found(f"{operation.name} failed with {said}", outcome.detail, outcome)
+        finally:
+            with suppress(HarnessError):
+                handle.close()
+        return None
+
+    def at_once(self, workers: tuple[str, ...]) -> _Found | None:
+        """All of them from a common start; gives the first thing that was wrong."""
+        start = threading.Barrier(len(workers))
+        programs = {worker: self.operations(worker) for worker in workers}
+        subjects = {worker: self._subject() for worker in workers}
+
+        done = threading.Event()
+
+        def body(worker: str) -> _Found | None:
+            start.wait()
+            folder = subjects[worker].directory
+            if folder is not None and worker in LATER:
+                while not done.is_set() and not any(Path(folder).iterdir()):
+                    pass
+            try:
+                return self.work(worker, subjects[worker], programs[worker])
+            finally:
+                done.set()
+
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        try:
+            with ThreadPoolExecutor(len(workers), "first") as threads:
+                found = list(threads.map(body, workers))
+        finally:
+            sys.setswitchinterval(interval)
+            for subject in subjects.values():
+                subject.shutdown()
+        return next((each for each in found if each is not None), None)
+
+    def judged(self) -> _Found | None:
+        verdict = judge(History.of(self.recording.entries), self.lab.session.specification, EMPTY)
+        if not verdict.failed:
+            return None
+        return _Found(verdict.explanation.headline if verdict.explanation is not None else verdict.text)
+
+    def violation(self, found: _Found) -> Violation:
+        lab = self.lab
+        told = [f"Workers {', '.join(WORKERS)} open a handle each on an empty store, at once, and begin:", ""]
+        steps = [Step(entry.operation, entry.outcome) for entry in self.recording.entries]
+        for step in steps:
+            mark = "   <- this" if step.outcome is found.outcome else ""
+            call, came = call_text(step, lab.salt), outcome_text(step.outcome, lab.salt)
+            told.append(f"  {step.operation.worker}  {call} -> {came}{mark}")
+        if found.outcome is None:
+            told.append(f"  {found.message}")
+        told += ["", "One worker alone does the same on an empty store without an error."]
+        return Violation(
+            ("CON-1",),
+            f"when several workers are the first to use the store, {found.message}",
+            tuple(steps),
+            detail=found.detail,
+            salt=lab.salt,
+            test=lab.test,
+            story="\n".join(told) + "\n",
+            race={"test": the_stores_first_use_by_several_at_once.__name__, "fault": "whole"},
+        )
+
+
+@checks("CON-1", program=True, when=_no_empty_store)
+def the_stores_first_use_by_several_at_once(
+    session: Session, profile: Profile, seed: int, search: Search
+) -> None:
+    """Several handles are opened at once on a store that nobody has used. Nobody is held while they are."""
+    del seed
+    with _empty(session) as subject:
+        if _FirstUse(session, subject).at_once(WORKERS[:1]) is not None:
+            # It is not the company that it cannot bear: something in this process was made for the first store only.
+            session.remarks[
+                "a second store could not be used in one process; its first use was not tried"
+            ] += 1
+            return
+    rounds = ROUNDS[profile.name]
+    for _ in range(rounds // 10 if "postgres" in session.subject.needs else rounds):
+        search.result.examples += 1
+        with _empty(session) as subject:
+            first = _FirstUse(session, subject)
+            found = first.at_once(WORKERS) or first.judged()
+            if found is not None:
+                search.result.violation = first.violation(found)
+                search.result.exact = False
+                return
