@@ -14,8 +14,11 @@ from continuum_conformance.postgres import provide
 from continuum_conformance.suite.check import Plan, judge, preflight, run_check
 from continuum_conformance.suite.lab import Session
 from continuum_conformance.suite.races.again import show_again
+from continuum_conformance.suite.races.exploring import explore
+from continuum_conformance.suite.races.levels import level_of
+from continuum_conformance.suite.races.scenarios import CLASSICS
 from continuum_conformance.suite.testing import PROFILES
-from tests.racing import memory, more_postgres, postgres, tasks
+from tests.racing import drivers, memory, more_postgres, postgres, tasks
 
 CHAPTER = ("FEN-5", "CON-1", "CON-2", "CON-3", "CON-4", "SNP-10")
 
@@ -109,3 +112,24 @@ def test_the_reference_in_memory_is_not_accused():
         assert session.races["interleavings"] > 500
     finally:
         session.close_all()
+
+
+def test_the_driver_makes_no_difference(server):
+    known = [scenario for scenario in CLASSICS if scenario.name in ("append against finish", "two starts")]
+    told = {}
+    for name in ("Psycopg", "Pool", "Asyncpg", "UnlockedPsycopg", "UnlockedPool", "UnlockedAsyncpg"):
+        session = Session(Subject(f"{drivers.__name__}:{name}", dsn=server.fresh_database(), limit=5))
+        try:
+            level = level_of(session)
+            assert level.name == "statements"
+            found = [explore(session, scenario, level.executor, limit=60) for scenario in known]
+            told[name] = [
+                (each.runs, each.exhausted, each.violation and each.violation.race["schedule"])
+                for each in found
+            ]
+        finally:
+            session.close_all()
+    assert told["Psycopg"] == told["Pool"] == told["Asyncpg"]
+    assert [schedule for _, _, schedule in told["Psycopg"]] == [None, None]
+    assert told["UnlockedPsycopg"] == told["UnlockedPool"] == told["UnlockedAsyncpg"]
+    assert [schedule is not None for _, _, schedule in told["UnlockedPsycopg"]] == [True, True]

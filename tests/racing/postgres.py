@@ -210,7 +210,7 @@ class Journal:
 
     def _grant(self, c, key, token, owner, ttl):
         c.execute(
-            "UPDATE run SET owner = %s, token = %s, last_token = %s, expires = CASE WHEN %s = 0 THEN '-infinity'"
+            "UPDATE run SET owner = %s, token = %s, last_token = %s, expires = CASE WHEN %s::float8 = 0 THEN '-infinity'"
             " ELSE clock_timestamp() + make_interval(secs => %s) END WHERE instance = %s AND id = %s",
             (owner, token, token, float(ttl), float(ttl), *key),
         )
@@ -229,7 +229,7 @@ class Journal:
 
     def _extend(self, c, key, held, ttl):
         c.execute(
-            "UPDATE run SET expires = CASE WHEN %s = 0 THEN '-infinity' ELSE clock_timestamp()"
+            "UPDATE run SET expires = CASE WHEN %s::float8 = 0 THEN '-infinity' ELSE clock_timestamp()"
             " + make_interval(secs => %s) END WHERE instance = %s AND id = %s",
             (float(ttl), float(ttl), *key),
         )

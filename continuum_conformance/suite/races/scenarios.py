@@ -310,6 +310,14 @@ CLASSICS: tuple[Scenario, ...] = (
         B=(Act("fail", "none"), Act("get_run")),
     ),
     _classic(
+        "a look while a run finishes",
+        "unleased",
+        "CON-1",
+        "FIN-2",
+        A=(Act("get_run"),),
+        B=(Act("complete", "none"),),
+    ),
+    _classic(
         "release against renew",
         "leased",
         "CON-1",
