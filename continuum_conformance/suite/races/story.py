@@ -49,6 +49,8 @@ def story_of(scenario: Scenario, race: Race, level: str, schedule: Sequence[int]
     if race.why:
         lines += ["", "why no order explains it:", *(f"  {line}" for line in _reasons(race.why, salt))]
     lines += ["", f"schedule {_schedule_text(schedule)} at the level of {level}"]
+    if level != "threads" and not race.execution.preemptions and not race.execution.waits:
+        lines.append("No preemption is needed: the calls go wrong one after another as well.")
     return "\n".join(lines) + "\n"
 
 
@@ -137,7 +139,7 @@ def _within(picture: Interleaving) -> Iterator[_Row]:
         return
     for move, following in pairwise(picture.moves):
         if following.worker != move.worker and _is_inside(move.at, move.worker, picture):
-            yield _Row(move.at, move.worker, f"| {clip(move.text, LONG)}, and no further yet")
+            yield _Row(move.at, move.worker, f"| {clip(move.text, LONG)}  (paused here)")
 
 
 def _is_inside(at: int, worker: str, picture: Interleaving) -> bool:
