@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 import tempfile
 import traceback
@@ -39,6 +40,8 @@ _COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code. Never raises but `SystemExit`, for wrong usage."""
     options = parser().parse_args(arguments)
+    # Hypothesis would leave a cache in the current directory; where it cannot write, it goes without.
+    os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", os.path.join(os.devnull, "hypothesis"))  # noqa: PTH118
     threads = threads_now()
     console = Console()
     try:
