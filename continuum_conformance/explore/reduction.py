@@ -15,7 +15,8 @@ judge may see which came first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 __all__ = ["REAL_TIME", "Move", "Touch", "Touches", "Tree"]
@@ -57,9 +58,12 @@ class Tree:
 
     def __init__(self, fixed: int = 0) -> None:
         self._fixed = fixed
-        self._tried: dict[tuple[int, ...], set[str]] = {}
+        # A prefix is a number: what was taken after which prefix gives the next. A run has thousands of choices, and
+        # its prefixes as tuples would take megabytes.
+        self._after: dict[tuple[int, int], int] = {}
+        self._tried: dict[int, set[str]] = {}
         # What each worker's step touched there, in the order in which they were run.
-        self._first: dict[tuple[int, ...], dict[str, Touches | None]] = {}
+        self._first: dict[int, dict[str, Touches | None]] = {}
         self._dependent: dict[tuple[Touches, Touches], bool] = {}
 
     def learn(
@@ -80,12 +84,13 @@ class Tree:
         """
         sleepers: dict[int, dict[str, Touches | None]] = {}
         wanted: list[tuple[int, int]] = []
-        length = self._repeats_from(options, taken, moves, sleepers, wanted)
+        prefixes = self._prefixes(taken)
+        length = self._repeats_from(options, prefixes, moves, sleepers, wanted)
         for move in moves[:length]:
             if move.choice >= 0:
-                self._tried.setdefault(taken[: move.choice], set()).add(move.worker)
+                self._tried.setdefault(prefixes[move.choice], set()).add(move.worker)
         for place, workers in self._races(options, moves[:length]):
-            tried = self._tried.setdefault(taken[:place], set())
+            tried = self._tried.setdefault(prefixes[place], set())
             able = [worker for worker in workers if worker in options[place]]
             if place < self._fixed or any(w in tried or w in sleepers.get(place, ()) for w in able):
                 continue
@@ -94,10 +99,17 @@ class Tree:
                 wanted.append((place, options[place].index(worker)))
         return sorted(wanted)
 
+    def _prefixes(self, taken: tuple[int, ...]) -> list[int]:
+        """The number of the prefix before each choice, and of the whole."""
+        prefixes = [0]
+        for index in taken:
+            prefixes.append(self._after.setdefault((prefixes[-1], index), len(self._after) + 1))
+        return prefixes
+
     def _repeats_from(
         self,
         options: Sequence[tuple[str, ...]],
-        taken: tuple[int, ...],
+        prefixes: Sequence[int],
         moves: Sequence[Move],
         sleepers: dict[int, dict[str, Touches | None]],
         wanted: list[tuple[int, int]],
@@ -115,14 +127,14 @@ class Tree:
             if move.worker in sleep:
                 place = move.choice
                 if place >= self._fixed:
-                    tried = self._tried.setdefault(taken[:place], set())
+                    tried = self._tried.setdefault(prefixes[place], set())
                     awake = [worker for worker in options[place] if worker not in sleep]
                     if awake and not tried & set(awake):
                         tried.add(awake[0])
                         wanted.append((place, options[place].index(awake[0])))
                 return number
             if move.choice >= 0:
-                first = self._first.setdefault(taken[: move.choice], {})
+                first = self._first.setdefault(prefixes[move.choice], {})
                 first.setdefault(move.worker, move.touches)
                 for worker, touches in first.items():
                     if worker == move.worker:
@@ -144,18 +156,14 @@ class Tree:
         # The last step of each worker that comes before a step or is it.
         clocks: list[list[int]] = []
         latest = [[-1] * len(numbers) for _ in numbers]
+        places: list[dict[Touches | None, list[int]]] = [{} for _ in numbers]
         races: list[tuple[int, list[str]]] = []
         for later, move in enumerate(moves):
             mine = at[later]
             joined = latest[mine].copy()
             covered = latest[mine].copy()
-            for earlier in range(later - 1, -1, -1):
-                other = at[earlier]
-                if (
-                    other == mine
-                    or covered[other] >= earlier
-                    or not self._depends(moves[earlier].touches, move.touches)
-                ):
+            for earlier in self._dependent_before(move, places, mine, covered):
+                if covered[at[earlier]] >= earlier:
                     continue
                 joined = list(map(max, joined, clocks[earlier]))
                 if moves[earlier].releases or move.releases:
@@ -163,12 +171,26 @@ class Tree:
                 place = moves[earlier].choice
                 if place < 0 or move.worker not in options[place]:
                     continue  # it could not have moved there; so a race with an earlier step is not hidden by this one
-                covered = list(map(max, covered, clocks[earlier]))
+                covered[:] = map(max, covered, clocks[earlier])
                 races.append((place, self._initials(moves, at, [*clocks, joined], earlier, later)))
+            places[mine].setdefault(move.touches, []).append(later)
             joined[mine] = later
             clocks.append(joined)
             latest[mine] = joined
         return races
+
+    def _dependent_before(
+        self, move: Move, places: list[dict[Touches | None, list[int]]], mine: int, covered: list[int]
+    ) -> Iterator[int]:
+        """The places of the other workers' steps that a step depends on, the latest first, down to what is covered."""
+        runs = [
+            _downwards(numbers, covered, other)
+            for other, by_touches in enumerate(places)
+            if other != mine
+            for touches, numbers in by_touches.items()
+            if numbers[-1] > covered[other] and self._depends(touches, move.touches)
+        ]
+        return runs[0] if len(runs) == 1 else heapq.merge(*runs, reverse=True)
 
     @staticmethod
     def _initials(
@@ -201,6 +223,13 @@ class Tree:
                 for same, also in other
             )
         return self._dependent[one, other]
+
+
+def _downwards(numbers: Sequence[int], covered: Sequence[int], worker: int) -> Iterator[int]:
+    for number in reversed(numbers):
+        if number <= covered[worker]:
+            return
+        yield number
 
 
 def _in_memory(*names: str) -> bool:
