@@ -651,6 +651,17 @@ class Gate:
             options=kept,
         )
 
+    def move(self, server_dsn: str) -> None:
+        """Stand before another server from now on, of the same user and database. Connections to the last one are cut."""
+        address = dsns.read(server_dsn)
+
+        def act() -> None:
+            self.server_dsn, self._address = server_dsn, address
+            for session in self.sessions():
+                session.drop()
+
+        self._do(act)
+
     def sees_no_connection(self, worker: str) -> bool:
         """Whether nobody ever connected by this worker's DSN: a harness that kept one engine for all handles."""
         return worker not in self._seen

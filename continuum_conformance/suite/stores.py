@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from continuum_conformance.harness import Subject
-from continuum_conformance.postgres import PostgresServer, provide
+from continuum_conformance.postgres import Pair, PostgresServer, programs, provide
 
 __all__ = ["Stores"]
 
@@ -29,6 +29,7 @@ class Stores:
     def __init__(self, postgres: str = "auto", *, dsn: str | None = None, use_database: bool = False) -> None:
         self._choice, self._dsn, self._use_database = postgres, dsn, use_database
         self._server: PostgresServer | None = None
+        self._pair: Pair | None = None
         self._kept = ExitStack()
 
     def provide(self, subject: Subject) -> str | None:
@@ -51,6 +52,16 @@ class Stores:
         """The PostgreSQL server, when one was needed so far."""
         return self._server
 
+    def pair(self) -> Pair:
+        """Two servers of the kit's own, of which one can be lost; started at the first call.
+
+        Raises `PostgresUnavailable`.
+        """
+        if self._pair is None:
+            self._pair = Pair(programs(self._choice))
+            self._kept.callback(self._pair.close)
+        return self._pair
+
     def _database(self) -> str:
         if self._server is None:
             self._server = provide(self._choice, dsn=self._dsn, use_database=self._use_database)
@@ -65,7 +76,7 @@ class Stores:
 
     def close(self) -> None:
         """Stop the server and remove the directories. Closing twice does nothing. Raises `PostgresUnavailable`."""
-        self._server = None
+        self._server = self._pair = None
         self._kept.close()
 
     def __enter__(self) -> Self:

@@ -57,7 +57,8 @@ class Fault:
         scenario: the situation and the operation, its worker's only one.
         when: ``before``, ``after`` or ``mid-reply`` of a message; for a killed process ``line``, or ``change`` of
             its files; ``timeout`` of its statements; ``cancelled`` where a coroutine gives way; ``interrupted`` where a function
-            is entered.
+            is entered; ``primary``, ``primary-held`` or ``primary-lagging`` for a primary that is lost to a standby when
+            the operation was acknowledged, when a message of it is under way, or when the standby has not heard of it.
         number: which message, line, change, wait or entry, from 1; 0 strikes nothing.
     """
 
@@ -80,6 +81,9 @@ class Fault:
             "cancelled": f"cancelled where it gives way for the {_nth(self.number)} time",
             "interrupted": f"interrupted (KeyboardInterrupt) on entry to the {_nth(self.number)} function of the adapter's code",
             "line": f"its process killed before line {self.number} of what the adapter runs for it",
+            "primary": "and the primary killed as soon as it was acknowledged, and its standby promoted",
+            "primary-held": f"the primary killed with message {self.number} on the way to it, and its standby promoted",
+            "primary-lagging": "the primary killed before its standby had heard of it, and that promoted",
             "change": f"its process killed after change {self.number} of the store's files",
         }
         return f"{self.act}, {where[self.when]}"
