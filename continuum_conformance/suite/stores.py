@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
 from continuum_conformance.harness import Subject
 from continuum_conformance.postgres import Pair, PostgresServer, programs, provide
+from continuum_conformance.postgres.directory import ScratchDirectory
 
 __all__ = ["Stores"]
 
@@ -70,9 +69,7 @@ class Stores:
         return self._server.dsn if self._use_database else self._server.fresh_database()
 
     def _directory(self) -> str:
-        path = tempfile.mkdtemp(prefix="continuum-")
-        self._kept.callback(shutil.rmtree, path, ignore_errors=True)
-        return path
+        return self._kept.enter_context(ScratchDirectory())
 
     def close(self) -> None:
         """Stop the server and remove the directories. Closing twice does nothing. Raises `PostgresUnavailable`."""

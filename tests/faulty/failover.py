@@ -9,7 +9,6 @@ import psycopg
 from tests.faulty.postgres import Harness, Journal
 
 WRONG: dict[str, tuple[str, ...]] = {}
-RIGHT: list[str] = []
 
 
 def _register(cls, harness=Harness):
@@ -24,15 +23,6 @@ def wrong(*clauses):
         return cls
 
     return register
-
-
-class Remote(Journal):
-    """Waits until the standby has flushed what it commits, as by default: said so once more."""
-
-    settings = "SET synchronous_commit = on"
-
-
-RIGHT.append(_register(Remote))
 
 
 @wrong("DUR-3")

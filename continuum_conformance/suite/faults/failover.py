@@ -27,7 +27,7 @@ from continuum_conformance.suite.script import call_text, outcome_text
 from continuum_conformance.suite.testing import Profile, Search, checks
 from continuum_conformance.suite.violation import Step, Violation
 
-__all__ = ["failing_over", "reconnected", "run_failover"]
+__all__ = ["failing_over", "no_failover", "run_failover"]
 
 LEASES = frozenset({"acquire", "renew", "release"})
 
