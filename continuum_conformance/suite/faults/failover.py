@@ -17,8 +17,15 @@ from continuum_conformance.harness import HarnessError
 from continuum_conformance.history import History, judge
 from continuum_conformance.model import Kind, Operation, Outcome
 from continuum_conformance.postgres import Pair, PostgresUnavailable, mask
-from continuum_conformance.suite.faults.chapter import TRIES
-from continuum_conformance.suite.faults.running import CUT, Example, Fault, lenient, scenarios
+from continuum_conformance.suite.faults.running import (
+    CUT,
+    TRIES,
+    Example,
+    Fault,
+    lenient,
+    scenarios,
+    works_again,
+)
 from continuum_conformance.suite.faults.waiting import LONG, Call
 from continuum_conformance.suite.lab import WORKERS, Lab, Session
 from continuum_conformance.suite.races.running import Recording
@@ -61,11 +68,6 @@ def failing_over(session: Session) -> Iterator[Pair]:
     finally:
         session.renew_handles()
         subject.dsn_for, subject.dsn, subject.standby_dsn = before, direct, None
-
-
-def reconnected(session: Session, worker: str, read: Operation) -> bool:
-    """Whether a handle works again, after so many calls at most."""
-    return any(session.handle(worker).call(read, limit=LONG).kind is Kind.VALUE for _ in range(TRIES))
 
 
 @dataclass
@@ -121,7 +123,7 @@ def _after(session: Session, example: Example, outcome: Outcome) -> Violation | 
         return replace(example.violation("it did not come back", "ATM-3"), hang=True)
     run = example.arranged.run
     read = Operation("get_run", {"instance": run.instance, "run_id": run.run_id}, CUT)
-    if not reconnected(session, CUT, read):
+    if not works_again(session, CUT, read, LONG):
         return example.violation(f"{TRIES} calls in a row failed on the handle afterwards", "ATM-3")
     for worker in WORKERS:
         with suppress(HarnessError):  # it may not close cleanly, as its connections are dead
