@@ -387,6 +387,9 @@ def _register_log(cls):
     return f"{__name__}:{name}"
 
 
+_register_log(KeepsALog)  # right, but slow: each of its records holds all there is
+
+
 class AppendsBehindWhatIsTorn(KeepsALog):
     """Reads over a torn record, and appends the next one behind it, where nobody finds it."""
 
