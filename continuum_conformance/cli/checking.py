@@ -195,9 +195,9 @@ def _carry_out(
 
 def _told_of_failover(run: _Run, session: Session) -> list[str]:
     tried = [result for result in run.results if session.pair and result.test.when is no_failover]
-    if not tried or "durable" not in session.capabilities:
-        return []  # other clauses were asked for
-    return told_of_failover(session, kept=all(r.violation is None and not r.error for r in tried))
+    if not tried or any(result.error for result in tried) or "durable" not in session.capabilities:
+        return []  # other clauses were asked for, or it could not be tried
+    return told_of_failover(session, kept=all(result.violation is None for result in tried))
 
 
 def _not_reached(judgement: Judgement, why: str) -> Judgement:
