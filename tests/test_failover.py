@@ -119,6 +119,15 @@ def test_a_right_adapter_loses_nothing_to_a_synchronous_standby(session_of):
     assert session.faults["commits seen to wait for the standby"] >= 10
 
 
+@pytest.mark.parametrize("target", failover.RIGHT)
+def test_a_failure_that_did_not_happen_is_not_held_against_it(session_of, target):
+    session = session_of(target)
+    results = list(_results(session, ("CON-3",)))
+    assert [(r.test.name, str(r.violation or "")) for r in results] == [
+        ("workers_go_on_after_a_failover", "")
+    ]
+
+
 @pytest.mark.parametrize(
     ("target", "clauses"), failover.WRONG.items(), ids=lambda v: str(v).partition(":")[2]
 )

@@ -6,9 +6,11 @@ import contextlib
 
 import psycopg
 
+from continuum_conformance.contract import JournalUnavailable
 from tests.faulty.postgres import Harness, Journal
 
 WRONG: dict[str, tuple[str, ...]] = {}
+RIGHT: list[str] = []
 
 
 def _register(cls, harness=Harness):
@@ -23,6 +25,20 @@ def wrong(*clauses):
         return cls
 
     return register
+
+
+class AsksToTryAgain(Journal):
+    """Who finds the connection gone is told that nothing happened, and that there is another one now."""
+
+    def _connected(self):
+        gone = self._connection.closed
+        connection = super()._connected()
+        if gone:
+            raise JournalUnavailable("the connection was lost, and made again: try again")
+        return connection
+
+
+RIGHT.append(_register(AsksToTryAgain))
 
 
 @wrong("DUR-3")
