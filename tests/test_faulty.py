@@ -14,7 +14,7 @@ from continuum_conformance.suite.check import Plan, judge, preflight, run_check
 from continuum_conformance.suite.lab import Session
 from continuum_conformance.suite.races.again import show_again
 from continuum_conformance.suite.stores import Stores
-from continuum_conformance.suite.testing import PROFILES
+from continuum_conformance.suite.testing import PROFILES, registered, run_test
 from tests.faulty import files, postgres, tasks
 
 CHAPTERS = (
@@ -94,6 +94,32 @@ def test_a_right_one_is_not_accused(target):
         assert session.faults["clients killed"] >= 5
     else:
         assert session.faults["calls cancelled"] >= 10
+
+
+TORN = "a_torn_log_loses_no_more_than_its_last_operation"
+
+
+@pytest.mark.parametrize(
+    ("adapter", "wrong"),
+    [("SQLite", ""), ("KeepsALog", ""), ("FinishesTwice", "complete"), ("AppendsBehindWhatIsTorn", "append")],
+)
+def test_a_log_is_torn_in_every_operation(adapter, wrong):
+    module = "continuum_adapters.sqlite" if adapter == "SQLite" else "tests.faulty.files"
+    subject = Subject(f"{module}:{adapter}Harness")
+    test = next(test for test in registered() if test.name == TORN)
+    with Stores() as stores:
+        stores.provide(subject)
+        session = Session(subject)
+        try:
+            result = run_test(test, session, PROFILES["quick"], 0)
+        finally:
+            session.close_all()
+    if wrong:
+        assert result.violation is not None
+        assert result.violation.message.startswith(f"{wrong}, its log torn")
+    else:
+        assert result.violation is None
+        assert session.faults["logs torn"] >= 20
 
 
 @pytest.mark.parametrize(("target", "clause"), [*files.ADVISED.items(), *postgres.ADVISED.items()])

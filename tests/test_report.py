@@ -326,6 +326,7 @@ def hostile() -> Report:
         clauses=[*report.clauses, strange],
         coverage={HOSTILE: 1, "group": {HOSTILE: {HOSTILE: 0}}, "other": [HOSTILE, {1}], "what": object()},
         notes=[HOSTILE],
+        failover=[HOSTILE],
         environment={HOSTILE: HOSTILE, "command": HOSTILE, "store": HOSTILE},
     )
 
@@ -455,6 +456,7 @@ def reports(text: st.SearchStrategy[str]) -> st.SearchStrategy[Report]:
             text, st.integers(0, 2**60) | st.dictionaries(text, st.integers(0, 9)), max_size=2
         ),
         notes=some,
+        failover=some,
         environment=st.dictionaries(text, text, max_size=2),
     )
 
@@ -475,10 +477,27 @@ def test_whatever_the_adapter_said_every_form_of_the_report_can_be_written(given
     assert "\x1b" not in on_terminal(given_report)
 
 
+def test_what_a_failover_means_is_told_in_every_form() -> None:
+    told = "Asynchronous replication: an event that was appended is gone."
+    report = replace(all_pass(), failover=[told], coverage={"faults": {"primaries killed": 2}})
+    shown = on_terminal(report)
+    assert "Failover" in shown
+    assert told in shown
+    assert "2 primaries killed; nothing was lost, but by asynchronous replication" in shown
+    assert told in to_html(report)
+    assert to_json(report)["failover"] == [told]
+
+
+def test_a_report_from_before_failover_was_tried_is_read() -> None:
+    data = to_json(all_pass())
+    del data["failover"]
+    assert from_json(data).failover == []
+
+
 def test_the_json_has_the_promised_keys() -> None:
     data = to_json(three_findings())
     promised = "kit_version contract_version target adapter capabilities profile seed verdict counts clauses coverage seconds"
-    further = "withdrawn notes environment started"
+    further = "withdrawn notes failover environment started"
     assert set(data) == {*promised.split(), *further.split()}
     assert set(data["counts"]) == set(STANDINGS)
     fence = next(entry for entry in data["clauses"] if entry["id"] == "FEN-3")

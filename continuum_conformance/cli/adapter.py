@@ -14,11 +14,18 @@ from typing import Any
 from continuum_conformance.cli.stop import Stop
 from continuum_conformance.contract.targets import TargetError, configuration
 from continuum_conformance.harness import HarnessError, Subject
-from continuum_conformance.postgres import PostgresUnavailable, mask
+from continuum_conformance.postgres import PostgresUnavailable, mask, programs
 from continuum_conformance.suite.lab import Session
 from continuum_conformance.suite.stores import Stores
 
-__all__ = ["closing", "configured", "load_subject", "open_store", "require_sensible_store"]
+__all__ = [
+    "closing",
+    "configured",
+    "load_subject",
+    "open_store",
+    "require_failover",
+    "require_sensible_store",
+]
 
 
 def configured() -> tuple[Mapping[str, Any], Path | None]:
@@ -35,6 +42,29 @@ def require_sensible_store(options: argparse.Namespace) -> None:
         raise Stop(2, f"--dsn and --postgres {options.postgres} contradict each other; give one of them")
     if options.use_database and not (options.dsn or os.environ.get("CONTINUUM_DSN")):
         raise Stop(2, "--use-database is about a database of yours; name it with --dsn, or set CONTINUUM_DSN")
+
+
+def require_failover(options: argparse.Namespace, subject: Subject) -> None:
+    """Refuse to try failover where there are no servers that may be lost. Raises `Stop` (2, or 3 without programs)."""
+    if "postgres" not in subject.needs:
+        raise Stop(
+            2, f'--failover is about PostgreSQL, and {subject.name} does not need one (`needs = "postgres"`)'
+        )
+    given = "--dsn" if options.dsn else "CONTINUUM_DSN" if os.environ.get("CONTINUUM_DSN") else ""
+    if given and options.postgres == "auto":
+        raise Stop(
+            2,
+            f"--failover kills servers, so it starts two of the kit's own, and {given} names one of yours; leave it out",
+        )
+    if options.postgres == "container":
+        raise Stop(
+            2,
+            "--failover needs the server's programs on this machine, which --postgres container does without",
+        )
+    try:
+        programs(options.postgres)
+    except PostgresUnavailable as error:
+        raise Stop(3, f"--failover starts two servers of the kit's own: {error}") from None
 
 
 def load_subject(

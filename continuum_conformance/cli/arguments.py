@@ -127,6 +127,11 @@ def _check(parser: argparse.ArgumentParser) -> None:
         help="withdraw declared capabilities for this run, as in crash_safe",
     )
     plan.add_argument("--first", action="store_true", help="stop at the first MUST that fails")
+    plan.add_argument(
+        "--failover",
+        action="store_true",
+        help="lose primaries to their standbys too, on PostgreSQL servers of the kit's own",
+    )
     reports = parser.add_argument_group("what is written")
     reports.add_argument("--json", metavar="FILE", help="the report as JSON (- for standard output)")
     reports.add_argument("--junit", metavar="FILE", help="the report as JUnit XML")

@@ -21,6 +21,7 @@ from continuum_conformance.cli.adapter import (
     configured,
     load_subject,
     open_store,
+    require_failover,
     require_sensible_store,
 )
 from continuum_conformance.cli.arguments import PROFILES
@@ -52,6 +53,8 @@ from continuum_conformance.suite.check import (
     verdict,
 )
 from continuum_conformance.suite.expected import ExpectedFileError, read_expected
+from continuum_conformance.suite.faults.failover import no_failover
+from continuum_conformance.suite.faults.lost import told_of_failover
 from continuum_conformance.suite.lab import Session
 from continuum_conformance.suite.races.isolation import NoSpec, has_statements, isolation_spec
 from continuum_conformance.suite.replay import save
@@ -77,6 +80,7 @@ class _Run:
     store: str | None = None
     results: list[Result] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    failover: list[str] = field(default_factory=list)
     stop: Stop | None = None
     """Why it ended early, if it did."""
 
@@ -90,8 +94,11 @@ def check(options: argparse.Namespace, console: Console) -> int:
     terminal = Terminal(out, colour=options.colour)
     with console.apart() as printed:
         subject = load_subject(run.target, limit=options.timeout, without=options.without, folder=folder)
+        if options.failover:
+            require_failover(options, subject)
         stores = Stores(options.postgres, dsn=options.dsn, use_database=options.use_database)
         session = WatchedSession(subject, console.interrupts)
+        session.pair = stores.pair if options.failover else None
         with closing(session, stores, run.notes):
             _carry_out(run, session, stores, terminal, console.interrupts)
             judgements = judge(session, run.plan, run.results)
@@ -174,6 +181,8 @@ def _carry_out(
         with interrupts.polite():
             preflight(session)
             run_check(session, run.plan, progress, run.results)
+            if run.options.failover:
+                run.failover = _told_of_failover(run, session)
     except Stop as stop:
         run.stop = stop
     except PreflightFailure as error:
@@ -182,6 +191,13 @@ def _carry_out(
         run.stop = Stop(3, f"the check could not go on: {mask(str(error))}", mask(error.detail))
     except KeyboardInterrupt:
         run.stop = Stop(3, "interrupted; what was judged until then is reported")
+
+
+def _told_of_failover(run: _Run, session: Session) -> list[str]:
+    tried = [result for result in run.results if session.pair and result.test.when is no_failover]
+    if not tried or any(result.error for result in tried) or "durable" not in session.capabilities:
+        return []  # other clauses were asked for, or it could not be tried
+    return told_of_failover(session, kept=all(result.violation is None for result in tried))
 
 
 def _not_reached(judgement: Judgement, why: str) -> Judgement:
@@ -282,6 +298,7 @@ def _report(
         clauses=clauses,
         coverage=_coverage(session),
         notes=run.notes,
+        failover=run.failover,
         environment=_environment(run),
     )
 
@@ -319,6 +336,7 @@ def _command(run: _Run) -> str:
     if options.without:
         parts += ["--without", ",".join(options.without)]
     parts += ["--first"] if options.first else []
+    parts += ["--failover"] if options.failover else []
     parts += ["--postgres", options.postgres] if options.postgres != "auto" else []
     return shlex.join(parts)
 

@@ -8,6 +8,7 @@ before the adapter's next call. A second signal raises at once.
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,9 +38,11 @@ class Interrupts:
             which for which in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(which) != signal.SIG_IGN
         ]
         before = {which: signal.signal(which, self._arrived) for which in chosen}
+        hook, sys.unraisablehook = sys.unraisablehook, _without_interrupts
         try:
             yield
         finally:
+            sys.unraisablehook = hook
             for which, handler in before.items():
                 signal.signal(which, handler)
 
@@ -61,6 +64,12 @@ class Interrupts:
         again, self._asked = self._asked, True
         if again or not self._waits:
             raise KeyboardInterrupt
+
+
+def _without_interrupts(lost: sys.UnraisableHookArgs) -> None:
+    """A second signal may come where nothing can be raised; that it was lost there is no news to the user."""
+    if lost.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(lost)
 
 
 class WatchedSession(Session):

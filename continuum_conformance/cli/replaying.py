@@ -47,6 +47,7 @@ def replay(options: argparse.Namespace, console: Console) -> int:
         subject = load_subject(target, limit=options.timeout)
         session = WatchedSession(subject, console.interrupts)
         stores = Stores(options.postgres, dsn=options.dsn, use_database=options.use_database)
+        session.pair = stores.pair
         with closing(session, stores, notes):
             open_store(stores, subject)
             with console.interrupts.polite():

@@ -879,7 +879,7 @@ _ALL = (
         V3,
         "What was acknowledged is there after SIGKILL of the server and its recovery.",
         "An acknowledgement is a promise that others act upon.",
-        "Keep synchronous_commit and fsync on.",
+        "Keep fsync on, and synchronous_commit at on for every operation: local and off lose to a standby what was acknowledged.",
     ),
     Clause(
         "DUR-4",

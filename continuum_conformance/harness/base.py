@@ -41,6 +41,9 @@ class Harness:
     dsn: str | None = None
     """A TCP ``postgresql://`` URI, set anew before each ``open``."""
 
+    standby_dsn: str | None = None
+    """The URI of a standby, under `check --failover`, for an adapter that reads from one. None elsewhere."""
+
     directory: str | None = None
     """A directory of the kit's, removed afterwards."""
 

@@ -7,6 +7,7 @@ harness, then calls, then close.
 from __future__ import annotations
 
 import base64
+import ctypes
 import json
 import os
 import pickle
@@ -27,7 +28,9 @@ from continuum_conformance.harness.subject import CALL_LIMIT, PROBE, Handle, Har
 from continuum_conformance.model import Kind, Operation, Outcome
 from continuum_conformance.model.tagged import Opaque, decode_operation, encode_outcome
 
-__all__ = ["main"]
+__all__ = ["end_with", "main"]
+
+PR_SET_PDEATHSIG = 1
 
 
 def _open(recipe: dict[str, Any]) -> Handle:
@@ -143,8 +146,20 @@ class _Lines:
         return self._line
 
 
+def end_with(parent: int) -> None:
+    """See to it that this process is killed when its parent ends, which one that is stopped could not notice.
+
+    On Linux, where the parent's *thread* counts that has started it. Elsewhere it ends with its requests.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
 def main(requests: int, answers: int) -> None:
     """Serve one journal, until the requests end; does not return."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal is its parent's matter
     with os.fdopen(requests, "rb") as source, os.fdopen(answers, "wb", buffering=0) as sink:
 
         def answer(data: dict[str, Any]) -> None:
@@ -174,6 +189,8 @@ def main(requests: int, answers: int) -> None:
                     answer({"failed": str(error), "detail": error.detail})
                 break
             else:
+                if request.get("parent"):
+                    end_with(request["parent"])
                 if request.get("clock") or request.get("zone"):
                     clock = wrong_clock(ClientClock(request["clock"], request["zone"]))
                     clock.__enter__()  # to the end of this process

@@ -128,13 +128,13 @@ class ForkedProcess:
             os.kill(self.pid, signal.SIGKILL)
 
 
-def _forked(nursery: socket.socket, requests: int, answers: int, errors: int) -> None:
+def _forked(nursery: socket.socket, parent: int, requests: int, answers: int, errors: int) -> None:
     from continuum_conformance.harness import child
 
     nursery.close()
+    child.end_with(parent)
     os.dup2(errors, 2)
     os.close(errors)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         child.main(requests, answers)
     except BaseException:  # noqa: BLE001 - as at the top of any process
@@ -154,6 +154,7 @@ def _serve(nursery: socket.socket, modules: Collection[str]) -> None:
     except BaseException:  # noqa: BLE001 - a worker of its own will tell
         answer(ready=False)
         return
+    parent = os.getpid()
     answer(ready=len(list(Path("/proc/self/task").iterdir())) == 1)
     while True:
         try:
@@ -169,7 +170,7 @@ def _serve(nursery: socket.socket, modules: Collection[str]) -> None:
             continue
         pid = os.fork()
         if not pid:
-            _forked(nursery, *fds)
+            _forked(nursery, parent, *fds)
         for fd in fds:
             os.close(fd)
         answer(pid=pid)

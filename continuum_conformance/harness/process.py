@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -98,6 +99,8 @@ class SecondProcess:
         self._buffer = b""
         try:
             here = {"clock": 0 if faked else clock.seconds, "zone": clock.zone}
+            if nursery is None and threading.current_thread() is threading.main_thread():
+                here["parent"] = os.getpid()
             opened = self._ask({**_recipe(subject), **here}, self._limit * 4)
             if "failed" in opened:
                 raise HarnessError(f"in a second process, {opened['failed']}", opened.get("detail", ""))
@@ -246,6 +249,9 @@ class SecondProcess:
 
     def close(self) -> None:
         """Close the handle there, cleanly, and end the process. Raises `HarnessError`, the process ended all the same."""
+        if self.is_stopped:
+            self.kill()
+            return
         try:
             if self._process.poll() is None:
                 closed = self._ask({"close": True}, self._limit * 2)

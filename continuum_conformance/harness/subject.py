@@ -339,6 +339,8 @@ class Subject:
         """The server behind the store, where the kit knows how to kill it: the harness's, or a `PostgresServer`."""
         self.dsn_for: Callable[[str], str] | None = None
         """The DSN by which each worker connects, where it is not the store's own but a gate's."""
+        self.standby_dsn: str | None = None
+        """The DSN of a standby of that store, where there is one."""
         self.pickled = _pickled(self.harness)
         """The harness as it was before its first use, for a second process; None when it cannot be pickled."""
         self.nursery: Nursery | None = None
@@ -402,6 +404,8 @@ class Subject:
         if "postgres" in self.needs:
             harness = copy.copy(harness)
             harness.dsn = self.dsn_for(worker) if self.dsn_for is not None else self.dsn
+            if self.standby_dsn is not None:
+                harness.standby_dsn = self.standby_dsn
         if "directory" in self.needs:
             harness.directory = self.directory
         return harness

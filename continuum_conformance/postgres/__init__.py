@@ -5,12 +5,14 @@
         adapter = connect(server.dsn)
 
 The file to start with is `choose.py`. `server.py` says what every server can do; `given.py`,
-`private_server.py` and `container.py` are the three kinds. `keeper.py` and `caretaker.py` are processes of
+`private_server.py` and `container.py` are the three kinds; `pair.py` is two of the second kind, of which one can be
+lost. `keeper.py` and `caretaker.py` are processes of
 their own that clean up behind us, and `lifeline.py` is our end of the line to them.
 """
 
-from .choose import CHOICES, provide
+from .choose import CHOICES, programs, provide
 from .dsn import mask
+from .pair import Pair
 from .server import PostgresServer, PostgresUnavailable
 
-__all__ = ["CHOICES", "PostgresServer", "PostgresUnavailable", "mask", "provide"]
+__all__ = ["CHOICES", "Pair", "PostgresServer", "PostgresUnavailable", "mask", "programs", "provide"]

@@ -1,4 +1,4 @@
-"""The caretaker: cleans up on servers that are not ours, after an owner that could not do it itself.
+"""The caretaker: cleans up on servers that are not ours, and directories, after an owner that could not do it itself.
 
 Run as a script, like `keeper.py`, with the owner holding the other end of its standard input. It is told what
 there is to clean up, and does nothing unless the input ends before it is told that all is done. The owner
@@ -7,9 +7,11 @@ normally cleans up itself; this is for SIGKILL, `os._exit` and SIGTERM.
 
 import importlib
 import json
+import shutil
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 PATIENCE_SECONDS = 20.0
@@ -49,6 +51,14 @@ def remove_container(name: str) -> None:
             return
 
 
+def remove_directory(path: str) -> None:
+    """Remove a directory; again, while a process that has not ended yet writes there."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while Path(path).exists() and time.monotonic() < deadline:
+        shutil.rmtree(path, ignore_errors=True)
+        time.sleep(0.02)
+
+
 def main() -> None:
     """Hold what was asked for, and do it if the input ends without the word *done*."""
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
@@ -63,6 +73,8 @@ def main() -> None:
             drop_databases(**duty)
         case "container":
             remove_container(**duty)
+        case "directory":
+            remove_directory(**duty)
 
 
 if __name__ == "__main__":

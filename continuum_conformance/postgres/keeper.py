@@ -32,6 +32,9 @@ Account = tuple[int, int]
 STOP_SECONDS = 2.0
 """An immediate shutdown takes some 20 ms; what is not gone after this is killed."""
 
+READY = ("ready", "standby")
+"""What a server's lock file says when it accepts connections; a hot standby takes those that only read."""
+
 LINUX = sys.platform == "linux"
 
 PR_SET_PDEATHSIG = 1
@@ -84,13 +87,24 @@ def descendants(of: int) -> list[int]:
     return found
 
 
+def state(process: int) -> str:
+    """Return the letter by which the system tells a process's state. Raises `FileNotFoundError` when it has none."""
+    if LINUX:
+        return Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    told = subprocess.run(
+        ["ps", "-o", "state=", "-p", str(process)], capture_output=True, text=True, check=False
+    )
+    if not told.stdout.strip():
+        raise FileNotFoundError(process)
+    return told.stdout.strip()[0]
+
+
 def gone(process: int) -> bool:
     """Tell whether a process has ended; one that only waits to be reaped by a stranger has."""
     try:
         os.kill(process, 0)
         if LINUX:
-            status = Path(f"/proc/{process}/stat").read_text(errors="replace")
-            return status.rpartition(")")[2].split()[0] in "ZX"
+            return state(process) in "ZX"
     except (ProcessLookupError, FileNotFoundError):
         return True
     except PermissionError:  # another user's: it lives
@@ -190,6 +204,10 @@ class Keeper:
             case "kill":
                 self.kill()
                 return {}
+            case "hold":
+                return self.hold(**request)  # type: ignore[arg-type]
+            case "let_go":
+                return self.let_go(**request)  # type: ignore[arg-type]
         return {"failed": f"unknown request {do!r}"}
 
     # -- the requests
@@ -261,13 +279,28 @@ class Keeper:
                 lines = lock_file.read_text().splitlines()
             except OSError:
                 return False
-            return len(lines) >= 8 and lines[0] == str(self.pid()) and lines[7].strip() == "ready"
+            return len(lines) >= 8 and lines[0] == str(self.pid()) and lines[7].strip() in READY
 
         if not self.wait(lambda: self.ended() or ready(), seconds, 0.005):
             self.kill()
             return {"failed": f"not ready after {seconds:g} s"}
         if self.ended():
             return {"failed": f"the server ended with status {self.child.returncode}"}
+        return {}
+
+    def hold(self, process: int) -> dict[str, object]:
+        """Stop one process of the server (SIGSTOP); it stands still when this returns."""
+        if self.child is None or process not in descendants(self.child.pid):
+            return {"failed": f"{process} is no process of this server"}
+        os.kill(process, signal.SIGSTOP)
+        if not self.wait(lambda: state(process) in "Tt", STOP_SECONDS, 0.001):
+            return {"failed": f"process {process} did not stop"}
+        return {}
+
+    def let_go(self, process: int) -> dict[str, object]:
+        """Let a process that was held go on (SIGCONT)."""
+        if self.child is not None and process in descendants(self.child.pid):
+            os.kill(process, signal.SIGCONT)
         return {}
 
     # -- the end of things

@@ -10,6 +10,7 @@ programs as the server's account.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -25,7 +26,7 @@ from typing import Any
 
 from . import dsn as dsns
 from .binaries import Installation
-from .databases import Databases, new_family
+from .databases import Databases, connect, new_family
 from .lifeline import Lifeline
 from .server import PostgresServer, PostgresUnavailable
 
@@ -72,20 +73,30 @@ COPY_LIMIT = 300 << 20
 class PrivateServer(PostgresServer):
     """A server of the kit's own, made from an installation on this machine."""
 
-    def __init__(self, installation: Installation, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        installation: Installation,
+        settings: Mapping[str, str] | None = None,
+        *,
+        primary: PrivateServer | None = None,
+    ) -> None:
+        """Start a server; with a ``primary`` a hot standby that replicates it, whose settings are the primary's."""
         check_settings(settings or {})
         if os.name != "posix":
             raise PostgresUnavailable("private servers need a POSIX system. Give a server: --dsn")
         self._lock = threading.RLock()
         self._password = secrets.token_hex(16)
         self._lifeline = Lifeline("keeper.py", "-I", "-S")
+        self._installation = installation
         try:
-            self._set_up(installation, settings or {})
+            self._set_up(installation, settings or {}, primary)
         except BaseException:
             self._lifeline.end()
             raise
 
-    def _set_up(self, installation: Installation, settings: Mapping[str, str]) -> None:
+    def _set_up(
+        self, installation: Installation, settings: Mapping[str, str], primary: PrivateServer | None
+    ) -> None:
         account = _account()
         places = list(dict.fromkeys([tempfile.gettempdir(), "/tmp", "/var/tmp"]))
         made = self._lifeline.ask(do="mkdir", parents=places, account=account and account[1:])
@@ -98,13 +109,18 @@ class PrivateServer(PostgresServer):
         self.directory = Path(made["directory"])
         """The server's private directory: data, log, and the programs if they had to be copied."""
         self._bin, version = self._programs(installation, account)
-        self._initialise(account)
-        self._configure(settings)
+        if primary is None:
+            self._initialise(account)
+            self._configure(settings)
+        else:
+            self._password = primary._password
+            self._replicate(primary, account)
         self.port = self._first_start()
         """The port on 127.0.0.1."""
-        family = new_family()
-        self._databases = Databases(self._dsn("template1"), family)
-        self._databases.adopt("postgres")
+        family = primary._databases.family if primary is not None else new_family()
+        self._databases: Databases = Databases(self._dsn("template1"), family)
+        if primary is None:
+            self._databases.adopt("postgres")
         kind = "embedded PostgreSQL" if installation.embedded else "PostgreSQL"
         super().__init__(
             dsn=self._dsn(family),
@@ -185,6 +201,32 @@ class PrivateServer(PostgresServer):
         with (self.directory / "data" / "postgresql.conf").open("a") as file:
             file.write("\n".join(["", *lines, ""]))
 
+    def _replicate(self, primary: PrivateServer, account: tuple[str, int, int] | None) -> None:
+        """Copy a running server's data, as a base backup does, to start as its standby."""
+        data = self.directory / "data"
+        with connect(primary._dsn("template1"), "the primary") as connection:
+            modern = connection.info.server_version >= 150000
+            begin = (
+                "pg_backup_start('continuum', true)"
+                if modern
+                else "pg_start_backup('continuum', true, false)"
+            )
+            end = "pg_backup_stop(false)" if modern else "pg_stop_backup(false, false)"
+            connection.execute(f"SELECT {begin}")
+            _copy_data(primary.directory / "data", data)
+            row = connection.execute(f"SELECT labelfile FROM {end}").fetchone()
+        (data / "backup_label").write_text(row[0] if row else "")
+        (data / "standby.signal").touch()
+        source = f"host={HOST} port={primary.port} user={USER} password={self._password}"
+        with (data / "postgresql.auto.conf").open("a") as file:
+            # The last line for a setting counts.
+            file.write(f"primary_conninfo = {_quoted(source)}\nsynchronous_standby_names = ''\n")
+        for place, _, files in os.walk(data):
+            Path(place).chmod(0o700)
+            if account is not None:
+                for name in (".", *files):
+                    os.chown(Path(place, name), *account[1:], follow_symlinks=False)
+
     def _first_start(self) -> int:
         """Start on a free port; another one may take it in between, then take the next. Return the port."""
         for _ in range(PORT_ATTEMPTS):
@@ -241,10 +283,61 @@ class PrivateServer(PostgresServer):
                 f"the private server did not start again: {failure}\n{self._log_tail()}".rstrip()
             )
 
+    def standby(self) -> PrivateServer:
+        """Start a hot standby of this server, a server of its own that must be closed as well."""
+        return PrivateServer(self._installation, primary=self)
+
+    def hold(self, process: int) -> None:
+        """Stop one of the server's processes (SIGSTOP), until `let_go`; it stands still when this returns."""
+        with self._lock:
+            failed = self._lifeline.ask(do="hold", process=process).get("failed")
+        if failed:
+            raise PostgresUnavailable(f"the private server cannot be held: {failed}")
+
+    def let_go(self, process: int) -> None:
+        """Let a process that was held go on."""
+        with self._lock:
+            if self._lifeline.usable:  # else it ends anyway
+                self._lifeline.ask(do="let_go", process=process)
+
     def close(self) -> None:
         """Stop the server and remove its directory; both are gone when this returns."""
         if self._lifeline.end():
             shutil.rmtree(self.directory, ignore_errors=True)  # only if something has killed the keeper
+
+
+NOT_COPIED = frozenset(
+    {"postmaster.pid", "postmaster.opts", "backup_label", "standby.signal", "pg_internal.init"}
+)
+EMPTIED = frozenset(
+    {
+        "pg_wal",
+        "pg_replslot",
+        "pg_dynshmem",
+        "pg_notify",
+        "pg_serial",
+        "pg_snapshots",
+        "pg_stat_tmp",
+        "pg_subtrans",
+    }
+)
+"""Directories of which a base backup takes the names alone; the log since its start comes by replication."""
+
+
+def _copy_data(source: Path, target: Path) -> None:
+    """Copy a data directory that is in use; what vanishes meanwhile is none of the backup's."""
+    target.mkdir(mode=0o700)
+    for entry in os.scandir(source):
+        if entry.name in NOT_COPIED or entry.name.startswith("pgsql_tmp"):
+            continue
+        if not entry.is_dir(follow_symlinks=False):
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copy2(entry.path, target / entry.name, follow_symlinks=False)
+        elif entry.name in EMPTIED:
+            (target / entry.name).mkdir(mode=0o700)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                _copy_data(Path(entry.path), target / entry.name)
 
 
 def check_settings(settings: Mapping[str, str]) -> None:

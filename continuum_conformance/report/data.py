@@ -182,6 +182,8 @@ class Report:
     coverage: Mapping[str, Any] = field(default_factory=dict)
     """What was tried: numbers by name, or by name and label (``{"examples": 1234, "machine": {…}}``)."""
     notes: list[str] = field(default_factory=list)
+    failover: list[str] = field(default_factory=list)
+    """What it means for the adapter that a primary is lost to its standby, for an operator; empty when not tried."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """``python``, ``platform``, ``store``, ``command`` (the command line that gets it again), and others."""
 

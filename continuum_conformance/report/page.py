@@ -17,7 +17,15 @@ from continuum_conformance.contract.capabilities import CAPABILITIES, EXTENSIONS
 from continuum_conformance.report.data import Report, ReportVerdict
 from continuum_conformance.report.markup import prose
 from continuum_conformance.report.page_clauses import chapters, mark
-from continuum_conformance.report.page_findings import advice, command, expected, failing, not_judged, notes
+from continuum_conformance.report.page_findings import (
+    advice,
+    command,
+    expected,
+    failing,
+    failover,
+    not_judged,
+    notes,
+)
 from continuum_conformance.report.summary import LABELS, tally
 from continuum_conformance.report.text import duration
 
@@ -57,6 +65,7 @@ def to_html(report: Report) -> str:
             advice(report),
             chapters(report),
             not_judged(report),
+            failover(report),
             _coverage(report),
             _environment(report),
         )

@@ -12,7 +12,17 @@ from continuum_conformance.report.summary import LABELS, Failure, failures, repl
 from continuum_conformance.report.text import plural
 from continuum_conformance.report.timeline import timeline
 
-__all__ = ["advice", "command", "expected", "failing", "finding_anchor", "links", "not_judged", "notes"]
+__all__ = [
+    "advice",
+    "command",
+    "expected",
+    "failing",
+    "failover",
+    "finding_anchor",
+    "links",
+    "not_judged",
+    "notes",
+]
 
 _OPEN = 8
 
@@ -177,6 +187,12 @@ def notes(report: Report) -> str:
     """What else there is to know about the run."""
     items = "".join(f"<li><p>{prose(note)}</p></li>" for note in report.notes)
     return _section("notes", "Notes", "", items)
+
+
+def failover(report: Report) -> str:
+    """What the loss of a primary means, for an operator."""
+    items = "".join(f"<li><p>{prose(told)}</p></li>" for told in report.failover)
+    return _section("failover", "Failover", "a primary lost to its standby", items)
 
 
 def _section(name: str, title: str, subtitle: str, items: str) -> str:

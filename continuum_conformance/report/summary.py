@@ -178,7 +178,9 @@ def struck(report: Report) -> str:
         return ""
     counts = ", ".join(f"{value:,} {name}" for name, value in faults.items())
     broken = any(one.verdict == "failed" and one.id.split("-")[0] in LOST for one in report.clauses)
-    return counts if broken else f"{counts}; nothing was lost"
+    if broken:
+        return counts
+    return f"{counts}; nothing was lost" + (", but by asynchronous replication" if report.failover else "")
 
 
 def never(report: Report) -> str:

@@ -106,6 +106,7 @@ class Terminal:
         self._advice(report)
         self._unjudged(report)
         self._notes(report)
+        self._failover(report)
         self._coverage(report)
         self._verdict(report)
         self._screen.flush()
@@ -230,6 +231,12 @@ class Terminal:
             self._screen.heading("Notes", "yellow")
         for note in report.notes:
             self._screen.prose(_prose(note), label="-", indent=2, gutter=2)
+
+    def _failover(self, report: Report) -> None:
+        if report.failover:
+            self._screen.heading("Failover", "cyan")
+        for told in report.failover:
+            self._screen.prose(_prose(told), label="-", indent=2, gutter=2)
 
     def _coverage(self, report: Report) -> None:
         figures = {

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import secrets
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +21,7 @@ from pathlib import Path
 from continuum_conformance.contract.targets import TargetError
 from continuum_conformance.harness import Subject
 from continuum_conformance.harness.subject import CALL_LIMIT
+from continuum_conformance.postgres.directory import ScratchDirectory
 from continuum_conformance.simulate.cluster import Worker
 from continuum_conformance.simulate.engine import worker as kit_worker
 from continuum_conformance.simulate.judge import Finding
@@ -73,8 +73,7 @@ class Job:
         with ExitStack() as kept:
             subject = Subject(self.target, dsn=self.dsn, directory=directory, limit=self.limit)
             if "directory" in subject.needs and directory is None:
-                made = tempfile.TemporaryDirectory(prefix="continuum-", ignore_cleanup_errors=True)
-                subject.directory = kept.enter_context(made)
+                subject.directory = kept.enter_context(ScratchDirectory())
             if callable(getattr(subject.harness, "clock", None)):
                 # Nothing here is left to chance, and no two worlds of one process meet.
                 name = f"sim-{scenario.seed}-{_AGAIN[scenario.seed]}"
@@ -165,9 +164,7 @@ def run_seeds(job: Job, seeds: Sequence[int]) -> list[SeedResult]:
         directory: str | None = None
         for seed in seeds:
             if directory is None and "directory" in Subject(job.target).needs:
-                directory = kept.enter_context(
-                    tempfile.TemporaryDirectory(prefix="continuum-", ignore_cleanup_errors=True)
-                )
+                directory = kept.enter_context(ScratchDirectory())
             began = time.process_time()
             came = job.simulate(job.scenario(seed), directory)
             results.append(

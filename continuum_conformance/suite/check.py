@@ -15,7 +15,16 @@ from continuum_conformance.harness import HarnessError
 from continuum_conformance.model import Kind
 from continuum_conformance.suite import chapters, machine
 from continuum_conformance.suite.faults import chapter as faults
-from continuum_conformance.suite.faults import clocks, ending, exhausting, waiting, zombies
+from continuum_conformance.suite.faults import (
+    clocks,
+    ending,
+    exhausting,
+    failover,
+    full,
+    torn,
+    waiting,
+    zombies,
+)
 from continuum_conformance.suite.faults.again import of_test
 from continuum_conformance.suite.lab import Lab, Session
 from continuum_conformance.suite.races import chapter as races
@@ -44,7 +53,20 @@ __all__ = [
     "verdict",
 ]
 
-_LOADED = (chapters, machine, races, faults, clocks, waiting, ending, exhausting, zombies)
+_LOADED = (
+    chapters,
+    machine,
+    races,
+    faults,
+    clocks,
+    waiting,
+    ending,
+    exhausting,
+    zombies,
+    failover,
+    full,
+    torn,
+)
 
 MAX_HANGS = 4
 """So many tests may end in a hang; the rest is not run, since each costs its time limit."""

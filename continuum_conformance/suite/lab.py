@@ -35,6 +35,7 @@ from continuum_conformance.model import (
     Specification,
     World,
 )
+from continuum_conformance.postgres import Pair
 from continuum_conformance.suite.attribution import attribute
 from continuum_conformance.suite.violation import Step, Violation, forge
 
@@ -108,6 +109,8 @@ class Session:
         """How much was explored."""
         self.faults: Counter[str] = Counter()
         """What was cut, killed, stopped and ended."""
+        self.pair: Callable[[], Pair] | None = None
+        """Gives two servers of which one can be lost, where failover is to be tried."""
         self.process_clock = RIGHT
         """What the wall clock of the second process tells, when it is started anew."""
         self._server: bool | None = None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
 from continuum_conformance.harness import Subject
-from continuum_conformance.postgres import PostgresServer, provide
+from continuum_conformance.postgres import Pair, PostgresServer, programs, provide
+from continuum_conformance.postgres.directory import ScratchDirectory
 
 __all__ = ["Stores"]
 
@@ -29,6 +28,7 @@ class Stores:
     def __init__(self, postgres: str = "auto", *, dsn: str | None = None, use_database: bool = False) -> None:
         self._choice, self._dsn, self._use_database = postgres, dsn, use_database
         self._server: PostgresServer | None = None
+        self._pair: Pair | None = None
         self._kept = ExitStack()
 
     def provide(self, subject: Subject) -> str | None:
@@ -51,6 +51,16 @@ class Stores:
         """The PostgreSQL server, when one was needed so far."""
         return self._server
 
+    def pair(self) -> Pair:
+        """Two servers of the kit's own, of which one can be lost; started at the first call.
+
+        Raises `PostgresUnavailable`.
+        """
+        if self._pair is None:
+            self._pair = Pair(programs(self._choice))
+            self._kept.callback(self._pair.close)
+        return self._pair
+
     def _database(self) -> str:
         if self._server is None:
             self._server = provide(self._choice, dsn=self._dsn, use_database=self._use_database)
@@ -59,13 +69,11 @@ class Stores:
         return self._server.dsn if self._use_database else self._server.fresh_database()
 
     def _directory(self) -> str:
-        path = tempfile.mkdtemp(prefix="continuum-")
-        self._kept.callback(shutil.rmtree, path, ignore_errors=True)
-        return path
+        return self._kept.enter_context(ScratchDirectory())
 
     def close(self) -> None:
         """Stop the server and remove the directories. Closing twice does nothing. Raises `PostgresUnavailable`."""
-        self._server = None
+        self._server = self._pair = None
         self._kept.close()
 
     def __enter__(self) -> Self:

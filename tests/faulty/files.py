@@ -317,6 +317,108 @@ _register_sqlite(RemembersTheFence, "FEN-6", "FEN-5")
 _register_sqlite(TablesIfThereIsNoFile, "CON-1")
 
 
+# -- logs --
+
+
+class FinishesTwice(SQLiteJournal):
+    """A finish is two transactions: the state, then its result."""
+
+    def _move(self, key, token, changes):
+        state = changes["state"]
+        super()._move(key, token, {"state": state})
+        if state != "suspended":
+            with self._writing() as connection:
+                named = " AND ".join(f"{name} = ?" for name in key)
+                connection.exec_driver_sql(
+                    f"UPDATE continuum_runs SET {', '.join(f'{name} = ?' for name in changes)} WHERE {named}",
+                    (*changes.values(), *key.values()),
+                )
+
+
+_register_sqlite(FinishesTwice, "DUR-4", "ATM-1")
+
+
+class KeepsALog(Journal):
+    """Appends all there is to a log, with its length before it. What is torn at its end is cut off by who opens it."""
+
+    def _keep(self, packed):
+        record = len(packed).to_bytes(8, "big") + packed
+        with self._path.open("ab", buffering=0) as log:
+            end = log.tell()
+            try:
+                if log.write(record) < len(record):
+                    raise OSError("there is no room for the whole record")
+                os.fsync(log.fileno())
+            except OSError:
+                os.ftruncate(log.fileno(), end)
+                raise
+
+    @classmethod
+    def latest(cls, path):
+        """The last whole record, with the rest cut off."""
+        data = path.read_bytes() if path.exists() else b""
+        found, end = pickle.dumps({}), 0
+        while len(data) >= end + 8:
+            size = int.from_bytes(data[end : end + 8], "big")
+            if len(data) < end + 8 + size:
+                break
+            found, end = data[end + 8 : end + 8 + size], end + 8 + size
+        if end < len(data):
+            cls.cut_off(path, end)
+        return found
+
+    @staticmethod
+    def cut_off(path, end):
+        os.truncate(path, end)
+
+
+class LogHarness(Harness):
+    def open(self):
+        path = Path(self.directory) / "runs.log"
+        if not self._handles:
+            self._store = Store(pickle.loads(self.journal_class.latest(path)))
+        self._handles += 1
+        return self.journal_class(path, self._store)
+
+
+def _register_log(cls):
+    name = f"{cls.__name__}Harness"
+    globals()[name] = type(name, (LogHarness,), {"journal_class": cls, "__module__": __name__})
+    return f"{__name__}:{name}"
+
+
+_register_log(KeepsALog)  # right, but slow: each of its records holds all there is
+
+
+class AppendsBehindWhatIsTorn(KeepsALog):
+    """Reads over a torn record, and appends the next one behind it, where nobody finds it."""
+
+    @staticmethod
+    def cut_off(path, end):
+        pass
+
+
+class TakesWhatIsTorn(KeepsALog):
+    """Believes that the last record is whole, and starts with nothing when it is not."""
+
+    @classmethod
+    def latest(cls, path):
+        try:
+            data, end = path.read_bytes(), 0
+            while end < len(data):
+                size = int.from_bytes(data[end : end + 8], "big")
+                found, end = data[end + 8 : end + 8 + size], end + 8 + size
+            pickle.loads(found)
+        except (OSError, NameError, EOFError, pickle.UnpicklingError):
+            path.unlink(missing_ok=True)
+            return pickle.dumps({})
+        return found
+
+
+for _cls in (AppendsBehindWhatIsTorn, TakesWhatIsTorn):
+    WRONG[_register_log(_cls)] = ("DUR-4", "ATM-1")
+
+
 # -- what is only advised against --
 
 ADVISED: dict[str, str] = {}

@@ -242,6 +242,58 @@ class StaysInTheTransaction(Journal):
                 raise
 
 
+@wrong("ATM-3")
+class GivesUpForGood(Journal):
+    """A server that is full is taken for one that is gone."""
+
+    gone = False
+
+    def _connected(self):
+        if self.gone:
+            raise pg.OperationalError("the server is gone")
+        try:
+            return super()._connected()
+        except pg.OperationalError:
+            self.gone = True
+            raise
+
+
+@wrong("ATM-1")
+class KeepsItForLater(Journal):
+    """An event for which there is no connection is acknowledged, and kept in memory for the next append."""
+
+    def __init__(self, dsn):
+        super().__init__(dsn)
+        self._later = []
+
+    def _append(self, key, token, plain, seq):
+        try:
+            self._connected()
+        except pg.OperationalError:
+            self._later.append((key, token, plain, seq))
+            return
+        for kept in self._later:
+            super()._append(*kept)
+        self._later.clear()
+        super()._append(key, token, plain, seq)
+
+
+@wrong("ATM-3")
+class LeaksItsSlots(Journal):
+    """Of its slots one is in use while it connects; a connection that is refused gives it back to nobody."""
+
+    def __init__(self, dsn):
+        self._slots = threading.BoundedSemaphore(10)
+        super().__init__(dsn)
+
+    def _connected(self):
+        if not self._slots.acquire(timeout=0.02):
+            raise pg.OperationalError("no slot is free")
+        connection = super()._connected()
+        self._slots.release()
+        return connection
+
+
 # -- clocks --
 
 

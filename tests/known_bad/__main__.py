@@ -58,8 +58,8 @@ def _of_other_banks() -> list[str]:
     lines = [
         "## Races and faults",
         "",
-        "These are broken by adapters that are right in any sequence of calls. `tests/test_racing.py` and",
-        "`tests/test_faulty.py` find each of them and replay what they found.",
+        "These are broken by adapters that are right in any sequence of calls. `tests/test_racing.py`,",
+        "`tests/test_faulty.py` and `tests/test_failover.py` find each of them and replay what they found.",
         "",
         "| clause | broken by |",
         "| --- | --- |",

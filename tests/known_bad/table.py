@@ -65,6 +65,7 @@ BANKS = (
     "tests.racing.tasks",
     "tests.racing.postgres",
     "tests.racing.more_postgres",
+    "tests.faulty.failover",
     "tests.faulty.files",
     "tests.faulty.postgres",
     "tests.faulty.tasks",

@@ -9,6 +9,8 @@ from typing import Any
 
 from continuum_conformance.suite.faults.ending import run_cancelled, run_interrupted
 from continuum_conformance.suite.faults.exhausting import run_timed_out
+from continuum_conformance.suite.faults.failover import failing_over, run_failover
+from continuum_conformance.suite.faults.full import run_full
 from continuum_conformance.suite.faults.running import Fault, cutting, run_cut, run_death
 from continuum_conformance.suite.faults.zombies import run_stopped_again
 from continuum_conformance.suite.lab import BESIDE, SECOND_PROCESS, Session
@@ -54,6 +56,11 @@ def strike_again(session: Session, data: Mapping[str, Any]) -> Violation | None:
     fault = Fault.from_data(data)
     if fault.when in ("line", "change"):
         return run_death(session, fault)[0]
+    if fault.when.startswith("primary"):
+        with failing_over(session) as pair:
+            return run_failover(session, pair, fault).violation
+    if fault.when == "full":
+        return run_full(session, fault)
     if fault.when == "timeout":
         return run_timed_out(session, fault)
     if fault.when == "cancelled":

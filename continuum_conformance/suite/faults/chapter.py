@@ -6,7 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from continuum_conformance.contract.records import RunState
-from continuum_conformance.suite.faults.running import Fault, cutting, run_cut, run_death, scenarios, spread
+from continuum_conformance.suite.faults.running import (
+    TRIES,
+    Fault,
+    cutting,
+    run_cut,
+    run_death,
+    scenarios,
+    spread,
+)
 from continuum_conformance.suite.lab import SECOND_PROCESS, Lab, RunUnderTest, Session
 from continuum_conformance.suite.situations import each
 from continuum_conformance.suite.testing import Profile, Search, Untried, checks
@@ -221,7 +229,3 @@ def a_handle_works_again_after_a_restart(lab: Lab) -> None:
         lab.session.renew_handles()  # the others have not had their failure yet
     if failed > 1:
         lab.advice["ATM-3s"] = f"{failed} calls failed on a handle after the server was restarted"
-
-
-TRIES = 30
-"""Calls after which a handle is taken not to recover."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from continuum_conformance.suite.script import call_text, outcome_text
 from continuum_conformance.suite.testing import Profile, Search, checks
 from continuum_conformance.suite.violation import Step, Violation
 
-__all__ = ["run_timed_out"]
+__all__ = ["PATIENCE", "THREADS", "crowd", "run_timed_out"]
 
 TIMEOUT = "150ms"
 """The server's statement_timeout, in sessions whose statements are made to wait."""
@@ -222,15 +222,33 @@ CROWD_LIMIT = 60.0
 """Seconds in which all of them must have come back."""
 
 
-def _sync_crowd(lab: Lab, programs: list[list[Operation]], recording: Recording) -> bool:
-    handle = lab.session.handle("A")
+def _plain(outcome: Outcome) -> Outcome:
+    return outcome
+
+
+def crowd(
+    handle: Any,
+    programs: list[list[Operation]],
+    recording: Recording,
+    taken: Callable[[Outcome], Outcome] = _plain,
+) -> bool:
+    """Carry out programs at once on one handle, in a thread each (async: a task); whether all came back in time."""
+    return (_async_crowd if handle.is_async else _sync_crowd)(handle, programs, recording, taken)
+
+
+def _sync_crowd(
+    handle: Any,
+    programs: list[list[Operation]],
+    recording: Recording,
+    taken: Callable[[Outcome], Outcome],
+) -> bool:
     start = threading.Barrier(len(programs))
     done: list[Future[None]] = []
 
     def work(program: list[Operation], future: Future[None]) -> None:
         start.wait()
         for operation in program:
-            recording.carry_out(operation, handle.direct)
+            recording.carry_out(operation, lambda asked: taken(handle.direct(asked)))
         future.set_result(None)
 
     for program in programs:
@@ -245,14 +263,20 @@ def _sync_crowd(lab: Lab, programs: list[list[Operation]], recording: Recording)
     return True
 
 
-def _async_crowd(lab: Lab, programs: list[list[Operation]], recording: Recording) -> bool:
+def _async_crowd(
+    handle: Any,
+    programs: list[list[Operation]],
+    recording: Recording,
+    taken: Callable[[Outcome], Outcome],
+) -> bool:
     import asyncio
 
-    handle = lab.session.handle("A")
+    async def call(operation: Operation) -> Outcome:
+        return taken(await handle.direct_async(operation))
 
     async def work(program: list[Operation]) -> None:
         for operation in program:
-            await recording.carry_out_async(operation, handle.direct_async)
+            await recording.carry_out_async(operation, call)
 
     async def everybody() -> bool:
         tasks = [asyncio.ensure_future(work(program)) for program in programs]
@@ -286,8 +310,7 @@ def many_threads_share_one_handle(session: Session, profile: Profile, seed: int,
         programs.append(program)
     before, recording = lab.world, Recording()
     search.result.examples += 1
-    crowd = _async_crowd if session.subject.is_async else _sync_crowd
-    ended = crowd(lab, programs, recording)
+    ended = crowd(session.handle("A"), programs, recording)
 
     def violation(message: str, clause: str, outcome: Outcome | None = None) -> None:
         made = tuple(Step(e.operation, e.outcome) for e in recording.entries if e.outcome is outcome)

@@ -29,6 +29,7 @@ from continuum_conformance.suite.violation import Step, Violation
 
 __all__ = [
     "CUT",
+    "TRIES",
     "Example",
     "Fault",
     "cutting",
@@ -38,6 +39,7 @@ __all__ = [
     "run_death",
     "scenarios",
     "spread",
+    "works_again",
 ]
 
 CUT = "F"
@@ -57,7 +59,8 @@ class Fault:
         scenario: the situation and the operation, its worker's only one.
         when: ``before``, ``after`` or ``mid-reply`` of a message; for a killed process ``line``, or ``change`` of
             its files; ``timeout`` of its statements; ``cancelled`` where a coroutine gives way; ``interrupted`` where a function
-            is entered.
+            is entered; ``full`` where a new connection is refused; ``primary``, ``primary-held`` or ``primary-lagging`` for a primary that is lost to a standby when
+            the operation was acknowledged, when a message of it is under way, or when the standby has not heard of it.
         number: which message, line, change, wait or entry, from 1; 0 strikes nothing.
     """
 
@@ -80,6 +83,10 @@ class Fault:
             "cancelled": f"cancelled where it gives way for the {_nth(self.number)} time",
             "interrupted": f"interrupted (KeyboardInterrupt) on entry to the {_nth(self.number)} function of the adapter's code",
             "line": f"its process killed before line {self.number} of what the adapter runs for it",
+            "full": "its connection lost, and the server full (too many clients already) when it wants another",
+            "primary": "and the primary killed as soon as it was acknowledged, and its standby promoted",
+            "primary-held": f"the primary killed with message {self.number} on the way to it, and its standby promoted",
+            "primary-lagging": "the primary killed before its standby had heard of it, and that promoted",
             "change": f"its process killed after change {self.number} of the store's files",
         }
         return f"{self.act}, {where[self.when]}"
@@ -147,6 +154,15 @@ def lenient(outcome: Outcome) -> Outcome:
     if outcome.kind is Kind.RAW or outcome.error in ("NotDurable", "InvalidArgument"):
         return Outcome(Kind.ERROR, error="JournalUnavailable", message=outcome.message, unknown=True)
     return outcome
+
+
+TRIES = 30
+"""Calls after which a handle is taken not to recover."""
+
+
+def works_again(session: Session, worker: str, read: Operation, limit: float | None = None) -> bool:
+    """Whether a handle works again, after so many calls at most."""
+    return any(session.handle(worker).call(read, limit=limit).kind is Kind.VALUE for _ in range(TRIES))
 
 
 class Example:

@@ -10,7 +10,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from continuum_conformance.suite.testing import checks
 if TYPE_CHECKING:
     from continuum_conformance.postgres.gate import Gate
 
-__all__ = ["Call", "RowLock", "no_postgres"]
+__all__ = ["LONG", "Call", "RowLock", "no_postgres"]
 
 TTLS = (0.4, 1.2, 4.0, 12.0)
 """The ttl that is asked for, and waited for; longer ones where the machine was too slow to show anything."""
@@ -146,6 +146,10 @@ class Call:
     def ended(self) -> bool:
         """Whether it has come back."""
         return self._future.done()
+
+    def join(self, seconds: float) -> None:
+        """Wait until it has come back, for so many seconds at most."""
+        wait((self._future,), seconds)
 
     def result(self) -> Outcome:
         """What came of it, once it has come back. Raises what the call raised."""
