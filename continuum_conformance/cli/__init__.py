@@ -31,6 +31,8 @@ _COMMANDS = {
     "replay": "replaying:replay",
     "race": "racing:race",
     "simulate": "simulating:simulate",
+    "bench": "benching:bench",
+    "bench detection": "detection:detection",
     "clauses": "catalogue:clauses",
     "adapters": "catalogue:adapters",
 }
