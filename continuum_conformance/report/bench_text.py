@@ -14,7 +14,7 @@ __all__ = ["AXES", "GROWING", "figure", "flatness", "print_bench", "rate_text", 
 GROWING = ("append", "load", "load_with_snapshot")
 """The operations whose growth is measured, as they are shown."""
 
-AXES = {"history": "ms in a run of … events", "store": "ms in a store of … runs"}
+AXES = {"history": "ms, events in the run", "store": "ms, runs in the store"}
 
 FLAT = 3.0
 """A cost that grows by less than this is called flat: over four orders of magnitude, and beside a machine's noise."""
@@ -104,13 +104,13 @@ def _growth(measured: Measured) -> Iterator[str]:
         sizes = sorted({cost.size for of in costs.values() for cost in of})
         if not sizes:
             continue
-        yield f"{unit:{_NAME}}" + "".join(f"{size:>10,}" for size in sizes) + f"{'growth':>10}"
+        yield f"{unit:24}" + "".join(f"{size:>9,}" for size in sizes) + f"{'growth':>10}"
         for operation, of in costs.items():
             by_size = {cost.size: cost for cost in of}
             cells = "".join(
-                f"{figure(by_size[size].median) if size in by_size else '-':>10}" for size in sizes
+                f"{figure(by_size[size].median) if size in by_size else '-':>9}" for size in sizes
             )
-            yield f"{operation:{_NAME}}" + cells + (f"{_times(of[-1].ratio):>10}" if of else "")
+            yield f"{operation:24}" + cells + (f"{_times(of[-1].ratio):>10}" if of else "")
         verdict = flatness(costs["append"])
         if verdict:
             yield f"  {verdict}"
