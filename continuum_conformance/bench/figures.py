@@ -8,7 +8,19 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any, Literal
 
-__all__ = ["WAYS", "Bench", "Cost", "LeftOut", "Limit", "Measured", "Pace", "Stored", "Way", "percentile"]
+__all__ = [
+    "WAYS",
+    "Axis",
+    "Bench",
+    "Cost",
+    "LeftOut",
+    "Limit",
+    "Measured",
+    "Pace",
+    "Stored",
+    "Way",
+    "percentile",
+]
 
 Way = Literal["alone", "apart", "together"]
 """One client; several, each on a run of its own; several on one run."""

@@ -8,6 +8,7 @@ can have. They take turns, so that whatever else the machine does falls on all o
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -191,26 +192,51 @@ def measure_limits(
                 if pgbench is not None:
                     rivals.append(_Pgbench(pgbench, subject.dsn or "", scripts, folder))
             except CannotSendAgain as error:
-                yield LeftOut(f"the limits of {number} clients", str(error))
-            if rivals:
+                yield LeftOut(f"the limits of {_clients(number)}", str(error))
+            tried = []
+            for rival in rivals:
+                try:
+                    _require_effect(rival, contender, work, number)
+                    tried.append(rival)
+                except CannotSendAgain as error:
+                    yield LeftOut(f"{rival.name} with {_clients(number)}", str(error))
+            if tried:
                 adapter = _Adapter(contender, work, number)
-                yield from _beside(adapter, rivals, number, len(scripts[0]), length, tick)
+                try:
+                    yield from _beside(adapter, tried, number, len(scripts[0]), length, tick)
+                except CannotSendAgain as error:
+                    yield LeftOut(f"the limits of {_clients(number)}", str(error))
+
+
+def _require_effect(rival: Rival, contender: Contender, work: Append, clients: int) -> None:
+    """See that what is sent again appends an event each time. Raises `CannotSendAgain`."""
+
+    def lengths() -> list[int]:
+        runs = [work.run_of(client)[0] for client in range(clients)]
+        return [len(contender.ask("load", work.desk.instance, run_id)) for run_id in runs]
+
+    before = lengths()
+    turn = rival.turn(FIRST, math.inf)
+    if [now - was for now, was in zip(lengths(), before, strict=True)] != [turn.calls // clients] * clients:
+        raise CannotSendAgain("what the append sent does not append when it is sent again")
+
+
+def _clients(clients: int) -> str:
+    """``1 client``, ``8 clients``."""
+    return f"{clients} client{'s' * (clients > 1)}"
 
 
 def _beside(
     adapter: Rival, rivals: list[Rival], clients: int, statements: int, length: Length, tick: Tick
-) -> Iterator[Limit | LeftOut]:
+) -> Iterator[Limit]:
     counts: dict[str, int] = {}
     seconds = 0.6 * length.seconds
-    for rival in (adapter, *rivals):
-        try:
-            counts[rival.name] = _warm(rival, clients, seconds, length)
-        except CannotSendAgain as error:
-            yield LeftOut(f"{rival.name} with {clients} client{'s' * (clients > 1)}", str(error))
-    every = [rival for rival in (adapter, *rivals) if rival.name in counts]
+    every = (adapter, *rivals)
+    for rival in every:
+        counts[rival.name] = _warm(rival, clients, seconds, length)
     rates: Mapping[str, list[float]] = {rival.name: [] for rival in every}
     for number in range(TURNS):
-        tick(f"{clients} clients beside {' and '.join(rival.name for rival in every[1:])}")
+        tick(f"{_clients(clients)} beside {' and '.join(rival.name for rival in every[1:])}")
         for place in range(len(every)):
             rival = every[(number + place) % len(every)]
             turn = rival.turn(counts[rival.name], seconds)

@@ -154,6 +154,12 @@ class Contender:
                 )
                 future.result(self._limit(math.inf))
 
+    def ask(self, operation: str, *arguments: Any) -> Any:
+        """The answer to one call, which is not timed. Raises `BenchError`."""
+        asking = _Asking(operation, arguments)
+        self.set_up(asking, 1)
+        return asking.answer
+
     def turn(self, work: Work, clients: int, count: int, seconds: float = math.inf) -> Turn:
         """Let so many clients make ``count`` calls each, or fewer when the time is over. Raises `BenchError`."""
         count = min(count, MOST_PREPARED)
@@ -214,6 +220,24 @@ class Contender:
             raise BenchError(f"{operation}: {error}", error.stack) from error
         except Exception as error:
             raise _failure(operation, error) from error
+
+
+class _Asking:
+    """Makes one call while it is set up."""
+
+    def __init__(self, operation: str, arguments: Arguments) -> None:
+        self.operation = operation
+        self._arguments = arguments
+        self.answer: Any = None
+
+    async def set_up(self, journal: Any, clients: int) -> None:  # noqa: ARG002
+        self.answer = await getattr(journal, self.operation)(*self._arguments)
+
+    def begin(self, clients: int, count: int) -> None:
+        """It has no turns."""
+
+    async def prepare(self, journal: Any, client: int, count: int) -> Sequence[Arguments]:  # noqa: ARG002
+        return ()
 
 
 def turn_of_threads(

@@ -328,7 +328,7 @@ def _bench(parser: argparse.ArgumentParser) -> None:
     written = parser.add_argument_group("what is written")
     written.add_argument("--json", metavar="FILE", help="all figures as JSON (- for standard output)")
     written.add_argument(
-        "--report", metavar="DIR", help="a page (bench.html), its pictures (bench-*.svg), and bench.json"
+        "--report", metavar="DIR", help="a page (bench.html), its picture (bench.svg), and bench.json"
     )
     _store(parser)
     _screen(parser)

@@ -25,6 +25,8 @@ from continuum_conformance.contract.clauses import CONTRACT_VERSION
 from continuum_conformance.contract.journal import OPERATIONS
 from continuum_conformance.harness import HarnessError, Subject
 from continuum_conformance.postgres import PostgresUnavailable, mask
+from continuum_conformance.report.bench_chart import standalone_svg
+from continuum_conformance.report.bench_page import bench_page
 from continuum_conformance.report.bench_text import print_bench
 from continuum_conformance.report.screen import Screen, cut
 from continuum_conformance.report.text import duration
@@ -203,6 +205,8 @@ def _write(options: argparse.Namespace, found: Bench, console: Console) -> None:
     if options.report:
         folder = Path(options.report)
         _write_file(folder / "bench.json", text)
+        _write_file(folder / "bench.svg", standalone_svg(found))
+        _write_file(folder / "bench.html", bench_page(found))
 
 
 def _write_file(file: Path, text: str) -> None:

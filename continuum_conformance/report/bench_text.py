@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from continuum_conformance.bench.figures import WAYS, Bench, Cost, Measured, Pace, Way
+from continuum_conformance.bench.figures import WAYS, Axis, Bench, Cost, Measured, Pace, Way
 from continuum_conformance.contract.journal import OPERATIONS
 from continuum_conformance.report.screen import Screen
 from continuum_conformance.report.text import one_line
 
-__all__ = ["AXES", "GROWING", "figure", "flatness", "print_bench", "rate_text", "way_title"]
+__all__ = ["AXES", "GROWING", "figure", "flatness", "print_bench", "rate_text", "times", "way_title"]
 
 GROWING = ("append", "load", "load_with_snapshot")
 """The operations whose growth is measured, as they are shown."""
 
-AXES = {"history": "ms, events in the run", "store": "ms, runs in the store"}
+AXES: dict[Axis, str] = {"history": "ms, events in the run", "store": "ms, runs in the store"}
 
 FLAT = 3.0
 """A cost that grows by less than this is called flat: over four orders of magnitude, and beside a machine's noise."""
@@ -100,7 +100,7 @@ def _narrow(seconds: float) -> str:
 
 def _growth(measured: Measured) -> Iterator[str]:
     for axis, unit in AXES.items():
-        costs = {operation: measured.grown(axis, operation) for operation in GROWING}  # type: ignore[arg-type]
+        costs = {operation: measured.grown(axis, operation) for operation in GROWING}
         sizes = sorted({cost.size for of in costs.values() for cost in of})
         if not sizes:
             continue
@@ -110,7 +110,7 @@ def _growth(measured: Measured) -> Iterator[str]:
             cells = "".join(
                 f"{figure(by_size[size].median) if size in by_size else '-':>9}" for size in sizes
             )
-            yield f"{operation:24}" + cells + (f"{_times(of[-1].ratio):>10}" if of else "")
+            yield f"{operation:24}" + cells + (f"{times(of[-1].ratio):>10}" if of else "")
         verdict = flatness(costs["append"])
         if verdict:
             yield f"  {verdict}"
@@ -118,8 +118,9 @@ def _growth(measured: Measured) -> Iterator[str]:
             yield ""
 
 
-def _times(ratio: float) -> str:
-    return f"x {ratio:,.0f}" if ratio >= 99.5 else f"x {ratio:.3g}"
+def times(ratio: float) -> str:
+    """A ratio, as in ``x 1.08`` or ``x 1,400``."""
+    return f"x {ratio:,.0f}" if ratio >= 99.5 else f"x {ratio:.1f}" if ratio >= 9.95 else f"x {ratio:.2f}"
 
 
 def _stored(measured: Measured) -> Iterator[str]:
