@@ -69,8 +69,9 @@ class Cost:
         size: how many events, or runs.
         operation: its name.
         median: of what a call took.
-        reference: the median of calls on the smallest size: of a history made between these calls, of a store
-            made when it was that small.
+        quick: the lower quartile of that.
+        reference: the lower quartile of calls on the smallest size: of a history made between these calls, of a
+            store made when it was that small.
         calls: how many calls were measured.
     """
 
@@ -78,13 +79,14 @@ class Cost:
     size: int
     operation: str
     median: float
+    quick: float
     reference: float
     calls: int
 
     @property
     def ratio(self) -> float:
-        """How many times as much as on the smallest size."""
-        return self.median / self.reference
+        """How many times as much as on the smallest size, by the quicker quarters."""
+        return self.quick / self.reference
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,23 @@ class LeftOut:
     why: str
 
 
+@dataclass(frozen=True)
+class Finding:
+    """What was measured of a clause under PRF.
+
+    Attributes:
+        clause: its id.
+        verdict: met, unmet, or not judged (the sizes that were reached are too small).
+        ratio: the ratio that decides.
+        told: the same for a reader.
+    """
+
+    clause: str
+    verdict: str
+    ratio: float
+    told: str
+
+
 @dataclass
 class Measured:
     """All figures of one adapter; they are filled in as they come."""
@@ -143,10 +162,13 @@ class Measured:
     adapter: str
     store: str
     form: Literal["sync", "async"]
+    snapshots: bool = True
+    """Whether the adapter declares them."""
     paces: list[Pace] = field(default_factory=list)
     costs: list[Cost] = field(default_factory=list)
     stored: Stored | None = None
     limits: list[Limit] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
 
     def pace(self, operation: str, way: Way) -> Pace | None:

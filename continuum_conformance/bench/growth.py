@@ -12,12 +12,12 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from statistics import median
 from typing import Any
 
-from continuum_conformance.bench.figures import Cost, LeftOut
+from continuum_conformance.bench.figures import Cost, LeftOut, percentile
 from continuum_conformance.bench.turns import Arguments, Contender
 from continuum_conformance.bench.work import TAIL, Desk
 
@@ -192,7 +192,8 @@ def _history_costs(
             if number or len(pairs) == 1:  # the first pair warms up
                 found[0].append(latencies[0])
                 found[1].append(latencies[1])
-        yield Cost("history", large.length, operation, median(found[1]), median(found[0]), len(found[1]))
+        quick, reference = (percentile(latencies, 0.25) for latencies in found[::-1])
+        yield Cost("history", large.length, operation, median(found[1]), quick, reference, len(found[1]))
 
 
 def _sampled(
@@ -239,8 +240,7 @@ def grow_store(
         runs += fresh
         rate = more / (time.perf_counter() - began)
         for cost in _store_costs(contender, desk, runs, random, tick):
-            smallest = first.setdefault(cost.operation, cost.median)
-            yield Cost("store", size, cost.operation, cost.median, smallest, cost.calls)
+            yield replace(cost, reference=first.setdefault(cost.operation, cost.quick))
 
 
 def _store_costs(
@@ -255,7 +255,8 @@ def _store_costs(
         tick(f"{operation}, {len(runs):,} runs")
         rounds = [[arguments(random.choice(runs))] for _ in range(2 * SAMPLES)]
         latencies = [of[0] for of in _sampled(contender, operation, rounds)][1:]
-        yield Cost("store", len(runs), operation, median(latencies), median(latencies), len(latencies))
+        quick = percentile(latencies, 0.25)
+        yield Cost("store", len(runs), operation, median(latencies), quick, quick, len(latencies))
 
 
 def _left_out(what: str, sizes: Sequence[int], size: int, due: float, budget: Budget) -> LeftOut:

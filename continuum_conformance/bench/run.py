@@ -11,6 +11,7 @@ from random import Random
 
 from continuum_conformance.bench.figures import WAYS, Bench, Cost, LeftOut, Limit, Measured
 from continuum_conformance.bench.growth import Budget, Tick, grow_history, grow_store
+from continuum_conformance.bench.judging import findings
 from continuum_conformance.bench.pace import Length, measure_pace
 from continuum_conformance.bench.size import measure_size
 from continuum_conformance.bench.turns import Contender
@@ -61,6 +62,7 @@ class _Entry:
         """The adapter, with a store that nobody has used."""
         subject = self.load()
         self.measured.store = self.stores.provide(subject) or "of its own"
+        self.measured.snapshots = "snapshots" in subject.capabilities
         return subject
 
     def opened(self, subject: Subject) -> Contender:
@@ -105,6 +107,8 @@ def carry_out(
             parts[name](entries, plan, tick)
     finally:
         bench.seconds = time.monotonic() - began
+        for measured in bench.measured:
+            measured.findings[:] = findings(measured)
 
 
 def _paces(entries: Sequence[_Entry], plan: Plan, tick: Tick) -> None:

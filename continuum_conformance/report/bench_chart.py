@@ -21,7 +21,7 @@ _NAMES = 140
 _PACE = (_NAMES, 500)
 """Where the dots stand, from left to right."""
 _GROWTH = (600, 860)
-_HIGH = 128
+_HIGH, _GAP = 128, 82
 """Of a panel of growth."""
 
 STYLE = """
@@ -31,7 +31,7 @@ STYLE = """
 .bench .grid { stroke: var(--line); stroke-width: 1; fill: none; }
 .bench circle { fill: var(--lane); stroke: var(--lane); stroke-width: 2; }
 .bench .second circle { fill: var(--panel); } .bench path.line { fill: none; stroke: var(--lane); stroke-width: 2; }
-.bench .second path.line { stroke-dasharray: 4 3; } .bench .key { fill: var(--lane); font-weight: 600; }
+.bench .second path.line { stroke-dasharray: 4 3; } .bench .named { fill: var(--lane); font-weight: 600; }
 """
 
 _ALONE = """
@@ -58,10 +58,10 @@ def inline_svg(bench: Bench) -> str:
 
 def _svg(bench: Bench, namespace: str, style: str) -> str:
     rows = [name for name in OPERATIONS if any(p.operation == name for m in bench.measured for p in m.paces)]
-    height = max(_TOP + len(rows) * _ROW + 40, _TOP + 2 * (_HIGH + 62))
+    height = max(_TOP + len(rows) * _ROW + 40, _TOP + 2 * (_HIGH + _GAP))
     names = " and ".join(measured.target for measured in bench.measured)
     drawn = "".join(
-        (*_paces(bench, rows), *_panel(bench, "history", _TOP), *_panel(bench, "store", _TOP + _HIGH + 62))
+        (*_paces(bench, rows), *_panel(bench, "history", _TOP), *_panel(bench, "store", _TOP + _HIGH + _GAP))
     )
     second = (
         f'<text class="quiet" x="12" y="{height - 8}">filled: {prose(bench.measured[0].target)}; '
@@ -85,7 +85,7 @@ def _paces(bench: Bench, rows: Sequence[str]) -> Iterator[str]:
     yield '<text class="head" x="12" y="20">calls a second</text>'
     for number, way in enumerate(WAYS):
         title = prose(way_title(way, clients))
-        yield f'<g class="{_LANES[number]}"><text class="key" x="{_NAMES + 120 * number}" y="20">{title}</text></g>'
+        yield f'<g class="{_LANES[number]}"><text class="named" x="{_NAMES + 120 * number}" y="20">{title}</text></g>'
     for tick in ticks:
         x = place(tick)
         yield f'<path class="grid" d="M{x:.1f} {_TOP - 18}V{bottom}"/>'
@@ -125,7 +125,7 @@ def _panel(bench: Bench, axis: Axis, top: int) -> Iterator[str]:
     for number, operation in enumerate(GROWING):
         lane = _LANES[number]
         key = left - 44 + (0, 62, 108)[number]
-        yield f'<g class="{lane}"><text class="key" x="{key}" y="{top - 18}">{operation}</text></g>'
+        yield f'<g class="{lane}"><text class="named" x="{key}" y="{top - 18}">{operation}</text></g>'
         for order, measured in enumerate(bench.measured):
             grown = measured.grown(axis, operation)
             points = [(across(cost.size), upward(cost.median * 1e3)) for cost in grown]

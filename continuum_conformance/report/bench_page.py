@@ -12,12 +12,12 @@ from importlib import resources
 
 from continuum_conformance.bench.figures import WAYS, Bench, Measured
 from continuum_conformance.contract.journal import OPERATIONS
+from continuum_conformance.contract.measured import MEASURED
 from continuum_conformance.report.bench_chart import STYLE, inline_svg
 from continuum_conformance.report.bench_text import (
     AXES,
     GROWING,
     figure,
-    flatness,
     rate_text,
     times,
     way_title,
@@ -74,7 +74,7 @@ def _facts(bench: Bench) -> str:
 
 
 def _section(measured: Measured) -> str:
-    tables = "".join((*_paces(measured), *_growth(measured), *_limits(measured)))
+    tables = "".join((*_paces(measured), *_growth(measured), *_findings(measured), *_limits(measured)))
     stored = measured.stored
     if stored is not None:
         tables += (
@@ -113,7 +113,17 @@ def _growth(measured: Measured) -> Iterator[str]:
                 growth = times(costs[-1].ratio) if costs else ""
                 rows.append([operation, *(of.get(size, "–") for size in sizes), growth])
             yield f"<h3>Growth</h3>{_table([unit, *(f'{size:,}' for size in sizes), 'growth'], rows)}"
-            yield f"<p>{prose(flatness(by_operation['append']).capitalize())}</p>"
+
+
+def _findings(measured: Measured) -> Iterator[str]:
+    if measured.findings:
+        rows = []
+        for finding in measured.findings:
+            advice = f" {MEASURED[finding.clause].advice}" if finding.verdict == "unmet" else ""
+            rows.append(
+                f"<dt><code>{finding.clause}</code> {finding.verdict}</dt><dd>{prose(finding.told)}.{prose(advice)}</dd>"
+            )
+        yield f'<h3>Clauses</h3><dl class="rule">{"".join(rows)}</dl>'
 
 
 def _limits(measured: Measured) -> Iterator[str]:

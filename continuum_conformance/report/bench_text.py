@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from continuum_conformance.bench.figures import WAYS, Axis, Bench, Cost, Measured, Pace, Way
+from continuum_conformance.bench.figures import WAYS, Axis, Bench, Measured, Pace, Way
 from continuum_conformance.contract.journal import OPERATIONS
+from continuum_conformance.contract.measured import MEASURED
 from continuum_conformance.report.screen import Screen
-from continuum_conformance.report.text import one_line
+from continuum_conformance.report.text import one_line, wrap
 
-__all__ = ["AXES", "GROWING", "figure", "flatness", "print_bench", "rate_text", "times", "way_title"]
+__all__ = ["AXES", "GROWING", "figure", "print_bench", "rate_text", "times", "way_title"]
 
 GROWING = ("append", "load", "load_with_snapshot")
 """The operations whose growth is measured, as they are shown."""
 
 AXES: dict[Axis, str] = {"history": "ms, events in the run", "store": "ms, runs in the store"}
-
-FLAT = 3.0
-"""A cost that grows by less than this is called flat: over four orders of magnitude, and beside a machine's noise."""
 
 _NAME = 18
 
@@ -46,23 +44,18 @@ def figure(seconds: float) -> str:
     return f"{ms:.3f}" if ms < 0.9995 else f"{ms:.2f}" if ms < 9.995 else f"{ms:.1f}"
 
 
-def flatness(costs: Sequence[Cost]) -> str:
-    """What the growth of an append's cost comes to; empty when one size alone was measured."""
-    if len(costs) < 2:
-        return ""
-    last = costs[-1]
-    unit = "events" if last.axis == "history" else "runs"
-    if last.ratio < FLAT:
-        return f"an append stays flat: {last.ratio:.1f} times as much at {last.size:,} {unit}"
-    return f"an append grows: {last.ratio:,.1f} times as much at {last.size:,} {unit}"
-
-
 def print_bench(screen: Screen, bench: Bench) -> None:
     """All tables, and what was left out."""
     for measured in bench.measured:
         if any((measured.paces, measured.costs, measured.stored, measured.limits)):
             screen.heading(f"{one_line(measured.target)} ({measured.form})", "blue")
-        for block in (_paces(measured, screen), _growth(measured), _stored(measured), _limits(measured)):
+        for block in (
+            _paces(measured, screen),
+            _growth(measured),
+            _findings(measured, screen),
+            _stored(measured),
+            _limits(measured),
+        ):
             lines = list(block)
             for line in lines:
                 screen.line(line)
@@ -111,11 +104,18 @@ def _growth(measured: Measured) -> Iterator[str]:
                 f"{figure(by_size[size].median) if size in by_size else '-':>9}" for size in sizes
             )
             yield f"{operation:24}" + cells + (f"{times(of[-1].ratio):>10}" if of else "")
-        verdict = flatness(costs["append"])
-        if verdict:
-            yield f"  {verdict}"
         if axis == "history" and measured.grown("store", "append"):
             yield ""
+
+
+def _findings(measured: Measured, screen: Screen) -> Iterator[str]:
+    styles = {"met": "green", "unmet": "yellow"}
+    for finding in measured.findings:
+        verdict = screen.paint(f"{finding.verdict:11}", styles.get(finding.verdict, "dim"))
+        yield f"{finding.clause}  {verdict}{finding.told}"
+        if finding.verdict == "unmet":
+            for line in wrap(MEASURED[finding.clause].advice, screen.width - 9):
+                yield f"{'':9}{line}"
 
 
 def times(ratio: float) -> str:
