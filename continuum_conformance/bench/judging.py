@@ -42,7 +42,9 @@ def _flat(clause: str, measured: Measured, axis: Axis, unit: str) -> Iterator[Fi
 
 
 def _times(ratio: float) -> str:
-    return f"{ratio:,.1f} times" if ratio >= 0.095 else f"{ratio:.2g} times"
+    if ratio < 0.001:
+        return "less than 0.001 times"
+    return f"{ratio:,.1f} times" if ratio >= 0.095 else f"{ratio:.3f} times"
 
 
 def _verdict(size: int, *, met: bool) -> str:

@@ -91,7 +91,8 @@ class _Loop:
             prepare = [partial(prepared, send) for send in self._methods]
             return turn_of_threads(self._threads, prepare, seconds, LIMIT)
         except psycopg.Error as error:
-            raise CannotSendAgain(f"the server refused them: {mask(str(error)).strip()}") from error
+            told = mask(str(error)).strip().splitlines()
+            raise CannotSendAgain(f"the server refused them: {told[0] if told else error!r}") from error
 
 
 def _sender(cursor: psycopg.RawCursor[Any], script: Script) -> Callable[[], None]:
@@ -167,15 +168,31 @@ def find_pgbench() -> Path | None:
 
 
 def measure_limits(
-    subject: Subject, contender: Contender, desk: Desk, clients: Sequence[int], length: Length, tick: Tick
+    subject: Subject,
+    seen: Subject,
+    contender: Contender,
+    desk: Desk,
+    clients: Sequence[int],
+    length: Length,
+    tick: Tick,
 ) -> Iterator[Limit | LeftOut]:
     """The adapter's append beside a loop and beside pgbench, for each number of clients.
+
+    Args:
+        subject: the adapter, its store provided.
+        seen: the same adapter, loaded once more: its statements are read while it appends to the same store.
+        contender: its handles.
+        desk: names and events.
+        clients: how many.
+        length: how long.
+        tick: told what is being done.
 
     Raises:
         BenchError: an append failed.
         HarnessError: the adapter cannot be opened or closed.
         PostgresUnavailable: the gate cannot stand before this server.
     """
+    seen.dsn, seen.directory = subject.dsn, subject.directory
     pgbench = find_pgbench()
     if pgbench is None:
         why = "the program was not found: it comes with PostgreSQL's server, and with 'continuum-conformance[embedded]'"
@@ -185,25 +202,28 @@ def measure_limits(
         contender.set_up(work, number)
         with ExitStack() as kept:
             folder = Path(kept.enter_context(tempfile.TemporaryDirectory(prefix="continuum-bench-")))
-            rivals: list[Rival] = []
             try:
-                scripts = scripts_of(subject, desk, [work.run_of(client) for client in range(number)])
-                rivals.append(_Loop(subject.dsn or "", scripts, kept))
-                if pgbench is not None:
-                    rivals.append(_Pgbench(pgbench, subject.dsn or "", scripts, folder))
+                scripts = scripts_of(seen, desk, [work.run_of(client) for client in range(number)])
             except CannotSendAgain as error:
                 yield LeftOut(f"the limits of {_clients(number)}", str(error))
-            tried = []
-            for rival in rivals:
+                continue
+            makers: dict[str, Callable[[], Rival]] = {
+                "psycopg": partial(_Loop, subject.dsn or "", scripts, kept)
+            }
+            if pgbench is not None:
+                makers["pgbench"] = partial(_Pgbench, pgbench, subject.dsn or "", scripts, folder)
+            rivals = []
+            for name, make in makers.items():
                 try:
+                    rival = make()
                     _require_effect(rival, contender, work, number)
-                    tried.append(rival)
+                    rivals.append(rival)
                 except CannotSendAgain as error:
-                    yield LeftOut(f"{rival.name} with {_clients(number)}", str(error))
-            if tried:
+                    yield LeftOut(f"{name} with {_clients(number)}", str(error))
+            if rivals:
                 adapter = _Adapter(contender, work, number)
                 try:
-                    yield from _beside(adapter, tried, number, len(scripts[0]), length, tick)
+                    yield from _beside(adapter, rivals, number, len(scripts[0]), length, tick)
                 except CannotSendAgain as error:
                     yield LeftOut(f"the limits of {_clients(number)}", str(error))
 

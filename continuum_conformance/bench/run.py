@@ -191,7 +191,9 @@ def _limits(entries: Sequence[_Entry], plan: Plan, tick: Tick) -> None:
         from continuum_conformance.bench.limits import measure_limits  # psycopg may be missing elsewhere
 
         with entry.contender() as (subject, contender, desk):
-            for found in measure_limits(subject, contender, desk, (1, plan.clients), plan.length, tick):
+            clients = (1, plan.clients)
+            figures = measure_limits(subject, entry.load(), contender, desk, clients, plan.length, tick)
+            for found in figures:
                 if isinstance(found, Limit):
                     entry.measured.limits.append(found)
                 else:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from psycopg.adapt import Transformer
+from psycopg.adapt import PyFormat, Transformer
 from psycopg.pq import Format
 
 from continuum_conformance.bench.growth import Given
@@ -136,6 +136,5 @@ def _pgbench_statement(sending: Sending, prefix: str, variables: dict[str, str])
 def _text(value: Any) -> str:
     if isinstance(value, bytes | bytearray | memoryview):
         return f"\\x{bytes(value).hex()}"
-    if isinstance(value, bool | int | float | str):
-        return str(value)
-    raise CannotSendAgain(f"a value of type {type(value).__name__} cannot be given to pgbench")
+    [text] = Transformer().dump_sequence([value], [PyFormat.TEXT])
+    return bytes(text or b"").decode()

@@ -112,10 +112,11 @@ def _findings(measured: Measured, screen: Screen) -> Iterator[str]:
     styles = {"met": "green", "unmet": "yellow"}
     for finding in measured.findings:
         verdict = screen.paint(f"{finding.verdict:11}", styles.get(finding.verdict, "dim"))
-        yield f"{finding.clause}  {verdict}{finding.told}"
+        told = finding.told
         if finding.verdict == "unmet":
-            for line in wrap(MEASURED[finding.clause].advice, screen.width - 9):
-                yield f"{'':9}{line}"
+            told = f"{told}. {MEASURED[finding.clause].advice}"
+        for number, line in enumerate(wrap(told, screen.width - 18)):
+            yield f"{'' if number else finding.clause:7}{'' if number else verdict}{' ' * 11 if number else ''}{line}"
 
 
 def times(ratio: float) -> str:
