@@ -180,7 +180,7 @@ def _closed(stores: Stores, screen: Screen) -> None:
 def _print_settings(screen: Screen, found: Bench) -> None:
     settings = found.settings
     names = " against ".join(of.target for of in found.measured)
-    screen.line(f"{screen.paint('bench', 'bold')}  {names}")
+    screen.prose(names, "bold", label="bench", gutter=7)
     for store in dict.fromkeys(of.store for of in found.measured):
         screen.prose(f"store: {store}", indent=2)
     length = (
