@@ -16,7 +16,7 @@ from continuum_conformance.contract.measured import MEASURED
 
 ROOT = Path(__file__).parents[1]
 TEMPLATES = sorted((ROOT / "ci" / "templates").glob("*.yml"))
-PAGES = [ROOT / "docs" / "guide.md"]
+PAGES = [ROOT / "docs" / "guide.md", ROOT / "docs" / "bench.md"]
 
 
 def command_lines(text: str) -> Iterator[list[str]]:

@@ -36,7 +36,7 @@ from continuum_conformance.postgres import dsn as dsns
 
 __all__ = ["TURNS", "find_pgbench", "measure_limits"]
 
-TURNS = 11
+TURNS = 21
 """Of each, for each number of clients."""
 
 LIMIT = 120.0
