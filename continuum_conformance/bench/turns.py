@@ -137,9 +137,11 @@ class Contender:
     def close(self) -> None:
         """Close the handles. Raises `HarnessError`."""
         self._threads.shutdown(wait=False)
-        while self._opened:
-            self._opened.pop().close()
-        self.subject.shutdown()
+        try:
+            while self._opened:
+                self._opened.pop().close()
+        finally:
+            self.subject.shutdown()
 
     # -- turns --
 
