@@ -70,8 +70,7 @@ class Cost:
         operation: its name.
         median: of what a call took.
         quick: the lower quartile of that.
-        reference: the lower quartile of calls on the smallest size: of a history made between these calls, of a
-            store made when it was that small.
+        reference: the lower quartile of calls on the smallest size, which were made between these.
         calls: how many calls were measured.
     """
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 from statistics import median
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 from continuum_conformance.bench.figures import Cost, LeftOut, percentile
 from continuum_conformance.bench.turns import Arguments, Contender
 from continuum_conformance.bench.work import TAIL, Desk
+from continuum_conformance.contract.journal import OPERATIONS
 
 __all__ = ["HISTORIES", "STORES", "Budget", "Given", "filled", "grow_history", "grow_store"]
 
@@ -213,16 +214,28 @@ def _sampled(
 
 
 def grow_store(
-    contender: Contender, desk: Desk, clients: int, budget: Budget, seed: int, tick: Tick
+    contender: Contender, beside: Contender, desk: Desk, clients: int, budget: Budget, seed: int, tick: Tick
 ) -> Iterator[Cost | LeftOut]:
     """The cost of append, load and load_with_snapshot on short runs in a store of ten runs and more.
+
+    Args:
+        contender: the adapter, over the store that grows.
+        beside: the same adapter over another store, which stays small.
+        desk: names and events.
+        clients: how many prepare.
+        budget: seconds for all of it.
+        seed: of which runs are looked at.
+        tick: told what is being done.
 
     Raises:
         BenchError: a call failed.
     """
     random = Random(seed)
     runs: list[str] = []
-    first: dict[str, float] = {}
+    few: list[str] = []
+    if not _stored(beside, desk, few, STORES[0], 1, budget, tick):
+        yield _left_out("stores", STORES, STORES[0], 0.0, budget)
+        return
     rate = 0.0
     for size in STORES:
         more = size - len(runs)
@@ -230,33 +243,47 @@ def grow_store(
             yield _left_out("stores", STORES, size, more / rate, budget)
             return
         began = time.perf_counter()
-        fresh = [desk.run_id() for _ in range(more)]
-        starts = ((desk.instance, run_id, "checkout", None) for run_id in fresh)
-        appends = (desk.append(run_id, None, number) for number, run_id in enumerate(fresh))
-        made = filled(contender, "start_run", starts, clients, budget, tick)
-        if made < more or filled(contender, "append", appends, clients, budget, tick) < more:
+        if not _stored(contender, desk, runs, more, clients, budget, tick):
             yield _left_out("stores", STORES, size, 0.0, budget)
             return
-        runs += fresh
         rate = more / (time.perf_counter() - began)
-        for cost in _store_costs(contender, desk, runs, random, tick):
-            yield replace(cost, reference=first.setdefault(cost.operation, cost.quick))
+        yield from _store_costs((contender, runs), (beside, few), desk, random, tick)
 
 
-def _store_costs(
-    contender: Contender, desk: Desk, runs: Sequence[str], random: Random, tick: Tick
-) -> Iterator[Cost]:
-    reads: dict[str, Callable[[str], Arguments]] = {
-        "load": lambda run_id: (desk.instance, run_id),
-        "load_with_snapshot": lambda run_id: (desk.instance, run_id, None),
-        "append": lambda run_id: desk.append(run_id, None, 0),
-    }
-    for operation, arguments in reads.items():
-        tick(f"{operation}, {len(runs):,} runs")
-        rounds = [[arguments(random.choice(runs))] for _ in range(2 * SAMPLES)]
-        latencies = [of[0] for of in _sampled(contender, operation, rounds)][1:]
-        quick = percentile(latencies, 0.25)
-        yield Cost("store", len(runs), operation, median(latencies), quick, quick, len(latencies))
+def _stored(
+    contender: Contender, desk: Desk, runs: list[str], more: int, clients: int, budget: Budget, tick: Tick
+) -> bool:
+    """Add so many runs of one event; whether the budget was enough."""
+    fresh = [desk.run_id() for _ in range(more)]
+    starts = ((desk.instance, run_id, "checkout", None) for run_id in fresh)
+    appends = (desk.append(run_id, None, number) for number, run_id in enumerate(fresh))
+    runs += fresh
+    return (
+        filled(contender, "start_run", starts, clients, budget, tick) == more
+        and filled(contender, "append", appends, clients, budget, tick) == more
+    )
+
+
+_Store = tuple[Contender, Sequence[str]]
+
+
+def _store_costs(large: _Store, small: _Store, desk: Desk, random: Random, tick: Tick) -> Iterator[Cost]:
+    size = len(large[1])
+    for operation in ("load", "load_with_snapshot", "append"):
+        tick(f"{operation}, {size:,} runs")
+        found: tuple[list[float], list[float]] = ([], [])
+        while len(found[0]) <= FEWEST or (len(found[0]) <= SAMPLES and sum(map(sum, found)) < SAMPLING):
+            for (contender, runs), latencies in zip((large, small), found, strict=True):
+                # In the small store one run takes all appends, so that those that are read stay short.
+                run_id = random.choice(runs if contender is large[0] else runs[1:])
+                if operation == "append":
+                    arguments = desk.append(run_id if contender is large[0] else runs[0], None, 0)
+                else:
+                    arguments = (desk.instance, run_id, None)[: len(OPERATIONS[operation])]
+                latencies += contender.turn(Given(operation, [arguments]), 1, 1).latencies
+        of_large, of_small = (latencies[1:] for latencies in found)  # the first pair warms up
+        quick, reference = percentile(of_large, 0.25), percentile(of_small, 0.25)
+        yield Cost("store", size, operation, median(of_large), quick, reference, len(of_large))
 
 
 def _left_out(what: str, sizes: Sequence[int], size: int, due: float, budget: Budget) -> LeftOut:

@@ -149,7 +149,8 @@ def _growth(entries: Sequence[_Entry], plan: Plan, tick: Tick) -> None:
                 if histories:
                     found = grow_history(contender, desk, plan.clients, budget, tick)
                 else:
-                    found = grow_store(contender, desk, plan.clients, budget, plan.seed, tick)
+                    _, beside, _ = kept.enter_context(entry.contender())
+                    found = grow_store(contender, beside, desk, plan.clients, budget, plan.seed, tick)
                 grown.append((entry, found))
             while grown:
                 for entry, found in list(grown):
