@@ -9,7 +9,6 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -24,7 +23,6 @@ from continuum_conformance.bench.statements import CannotSendAgain, Sending, pgb
 from continuum_conformance.bench.turns import BenchError
 from continuum_conformance.bench.work import ONCE, Desk
 from continuum_conformance.cli import main
-from continuum_conformance.cli.arguments import parser
 from continuum_conformance.contract.journal import OPERATIONS
 from continuum_conformance.contract.measured import MEASURED
 from continuum_conformance.harness import Subject
@@ -348,12 +346,6 @@ def test_wrong_options_are_told(capfd: pytest.CaptureFixture[str], arguments: li
         main(["bench", IN_MEMORY, *arguments])
     assert ended.value.code == 2
     assert told in capfd.readouterr().err
-
-
-def test_bench_detection_is_a_command_of_two_words() -> None:
-    assert parser().parse_args(["bench", "detection"]).command == "bench detection"
-    found: Any = parser().parse_args(["bench", "detections"])
-    assert (found.command, found.target) == ("bench", "detections")
 
 
 def test_a_check_never_judges_what_bench_measures(capfd: pytest.CaptureFixture[str]) -> None:

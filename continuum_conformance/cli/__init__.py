@@ -32,7 +32,6 @@ _COMMANDS = {
     "race": "racing:race",
     "simulate": "simulating:simulate",
     "bench": "benching:bench",
-    "bench detection": "detection:detection",
     "clauses": "catalogue:clauses",
     "adapters": "catalogue:adapters",
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -15,9 +14,6 @@ from continuum_conformance.contract.journal import OPERATIONS
 from continuum_conformance.harness.subject import CALL_LIMIT
 
 __all__ = ["POSTGRES_CHOICES", "PROFILES", "parser"]
-
-TWO_WORDS = {("bench", "detection")}
-"""Commands of two words: the second would else be read as the target of the first."""
 
 PROFILES = ("quick", "standard", "thorough")
 BENCH_PARTS = ("pace", "growth", "bytes", "limits")
@@ -78,21 +74,9 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n`{self.prog} --help` tells what it takes.\n")
 
 
-class _Whole(_Parser):
-    """Reads the name of a command of two words as one."""
-
-    def parse_known_args(  # type: ignore[override]
-        self, args: Sequence[str] | None = None, namespace: Any = None
-    ) -> tuple[Any, list[str]]:
-        words = list(sys.argv[1:] if args is None else args)
-        if tuple(words[:2]) in TWO_WORDS:
-            words[:2] = [" ".join(words[:2])]
-        return super().parse_known_args(words, namespace)
-
-
 def parser() -> argparse.ArgumentParser:
     """The parser. ``command`` of what it returns is the name of the chosen command."""
-    whole = _Whole(
+    whole = _Parser(
         prog="continuum-conformance",
         description="Checks journal adapters of durable-execution engines against the contract, clause by clause.",
     )
@@ -101,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
         action="version",
         version=f"continuum-conformance {__version__} (contract {CONTRACT_VERSION})",
     )
-    commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    commands = whole.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     def command(name: str, summary: str, epilog: str = "") -> argparse.ArgumentParser:
         described = f"{summary[0].upper()}{summary[1:]}."
@@ -114,7 +98,6 @@ def parser() -> argparse.ArgumentParser:
         command("simulate", "simulate clusters of workers over an adapter, under faults", _SIMULATE_CODES)
     )
     _bench(command("bench", "measure how fast an adapter is", _BENCH_CODES))
-    _detection(command("bench detection", "measure how soon the kit finds what is wrong"))
     _clauses(command("clauses", "print the clauses of the contract"))
     _adapters(command("adapters", "list the installed adapters"))
     return whole
@@ -331,10 +314,6 @@ def _bench(parser: argparse.ArgumentParser) -> None:
         "--report", metavar="DIR", help="a page (bench.html), its picture (bench.svg), and bench.json"
     )
     _store(parser)
-    _screen(parser)
-
-
-def _detection(parser: argparse.ArgumentParser) -> None:
     _screen(parser)
 
 
