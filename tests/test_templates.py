@@ -12,10 +12,11 @@ import pytest
 from continuum_conformance.cli.arguments import parser
 from continuum_conformance.cli.markdown import contract_page
 from continuum_conformance.contract.clauses import CLAUSES
+from continuum_conformance.contract.measured import MEASURED
 
 ROOT = Path(__file__).parents[1]
 TEMPLATES = sorted((ROOT / "ci" / "templates").glob("*.yml"))
-PAGES = [ROOT / "docs" / "guide.md"]
+PAGES = [ROOT / "docs" / "guide.md", ROOT / "docs" / "bench.md"]
 
 
 def command_lines(text: str) -> Iterator[list[str]]:
@@ -71,6 +72,6 @@ def test_a_template_is_yaml(file: Path) -> None:
 
 def test_the_contract_page_is_fresh() -> None:
     written = (ROOT / "docs" / "contract.md").read_text("utf-8")
-    assert written == contract_page(CLAUSES.values()), (
+    assert written == contract_page([*CLAUSES.values(), *MEASURED.values()]), (
         "docs/contract.md is stale: continuum-conformance clauses --markdown > docs/contract.md"
     )

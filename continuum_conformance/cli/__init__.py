@@ -31,6 +31,7 @@ _COMMANDS = {
     "replay": "replaying:replay",
     "race": "racing:race",
     "simulate": "simulating:simulate",
+    "bench": "benching:bench",
     "clauses": "catalogue:clauses",
     "adapters": "catalogue:adapters",
 }

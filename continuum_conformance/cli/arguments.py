@@ -16,6 +16,7 @@ from continuum_conformance.harness.subject import CALL_LIMIT
 __all__ = ["POSTGRES_CHOICES", "PROFILES", "parser"]
 
 PROFILES = ("quick", "standard", "thorough")
+BENCH_PARTS = ("pace", "growth", "bytes", "limits")
 POSTGRES_CHOICES = ("auto", "embedded", "local", "container")
 
 _TARGET = "an installed adapter (`continuum-conformance adapters` lists them), or module:Name"
@@ -55,6 +56,14 @@ exit codes:
 """
 
 
+_BENCH_CODES = """\
+exit codes:
+  0  everything was measured, or left out with its reason
+  2  wrong usage, or an adapter that cannot be loaded or opened
+  3  the measurement could not be completed: interrupted, no PostgreSQL, or an operation failed
+"""
+
+
 class _Parser(argparse.ArgumentParser):
     """Answers wrong usage with what was wrong, not with a screen of options."""
 
@@ -88,6 +97,7 @@ def parser() -> argparse.ArgumentParser:
     _simulate(
         command("simulate", "simulate clusters of workers over an adapter, under faults", _SIMULATE_CODES)
     )
+    _bench(command("bench", "measure how fast an adapter is", _BENCH_CODES))
     _clauses(command("clauses", "print the clauses of the contract"))
     _adapters(command("adapters", "list the installed adapters"))
     return whole
@@ -250,6 +260,68 @@ def _simulate(parser: argparse.ArgumentParser) -> None:
     _screen(parser)
 
 
+def _bench(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", metavar="TARGET", help=_TARGET)
+    parser.add_argument(
+        "--against",
+        metavar="TARGET2",
+        help="measure another adapter in the same run, turn by turn, and compare",
+    )
+    group = parser.add_argument_group("what is measured")
+    group.add_argument(
+        "--parts",
+        type=_parts,
+        default=BENCH_PARTS,
+        metavar="PART[,..]",
+        help=f"of {', '.join(BENCH_PARTS)} (default: all)",
+    )
+    group.add_argument(
+        "--ops",
+        type=_operations,
+        default=frozenset(),
+        metavar="append,load",
+        help="operations whose pace is measured (default: all)",
+    )
+    group.add_argument(
+        "--clients", type=_count(2, 64), default=8, metavar="N", help="how many at once (default: 8)"
+    )
+    group.add_argument(
+        "--handles",
+        type=_count(1, 64),
+        default=1,
+        metavar="N",
+        help="how many handles they share, all in one process (default: 1)",
+    )
+    length = group.add_mutually_exclusive_group()
+    length.add_argument(
+        "--seconds", type=_positive, default=0.5, metavar="S", help="of calls for each figure (default: 0.5)"
+    )
+    length.add_argument(
+        "--count", type=_count(1, 1_000_000), metavar="N", help="calls of each client for each figure instead"
+    )
+    group.add_argument(
+        "--budget",
+        type=_positive,
+        default=120.0,
+        metavar="SECONDS",
+        help="for histories and stores that grow; larger ones are left out when it ends (default: 120)",
+    )
+    group.add_argument(
+        "--seed",
+        type=_seed,
+        default=0,
+        metavar="N",
+        help="of what the events hold and of the order of turns (default: 0)",
+    )
+    written = parser.add_argument_group("what is written")
+    written.add_argument("--json", metavar="FILE", help="all figures as JSON (- for standard output)")
+    written.add_argument(
+        "--report", metavar="DIR", help="a page (bench.html), its picture (bench.svg), and bench.json"
+    )
+    _store(parser)
+    _screen(parser)
+
+
 def _clauses(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "which",
@@ -352,6 +424,23 @@ def _seconds(text: str) -> float:
     if not 0 <= seconds <= 86_400:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0 to 86400")
     return seconds or 86_400.0
+
+
+def _positive(text: str) -> float:
+    seconds = _seconds(text)
+    if not 0.001 <= seconds <= 3_600:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0.001 to 3600")
+    return seconds
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    unknown = [name for name in names if name not in BENCH_PARTS]
+    if unknown or not names:
+        raise argparse.ArgumentTypeError(
+            f"{_listed(unknown) or 'nothing'} is no part; there are {', '.join(BENCH_PARTS)}"
+        )
+    return tuple(part for part in BENCH_PARTS if part in names)
 
 
 def _operations(text: str) -> frozenset[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from continuum_conformance.cli.console import Console
 from continuum_conformance.cli.stop import Stop
 from continuum_conformance.contract.clauses import CHAPTERS, CLAUSES, Clause, in_force, select
+from continuum_conformance.contract.measured import MEASURED, MEASURED_CHAPTERS
 from continuum_conformance.contract.targets import TargetError, entry_points
 from continuum_conformance.contract.terms import shown
 from continuum_conformance.harness import Subject
@@ -16,27 +17,30 @@ from continuum_conformance.report.screen import Screen
 
 __all__ = ["adapters", "clauses"]
 
+_EVERY = {**CLAUSES, **MEASURED}
+_TITLES = {**CHAPTERS, **MEASURED_CHAPTERS}
+
 
 def clauses(options: argparse.Namespace, console: Console) -> int:
     """Print clauses: all in a line or two each, one in full, or the whole as a page of Markdown."""
     try:
-        chosen = select(options.which) if options.which else list(CLAUSES)
+        chosen = select(options.which, _EVERY.values()) if options.which else list(_EVERY)
     except ValueError as error:
         raise Stop(2, str(error)) from None
     screen = console.screen(options.colour)
     if options.markdown:
         from continuum_conformance.cli.markdown import contract_page
 
-        screen.write(contract_page([CLAUSES[entry] for entry in chosen]))
+        screen.write(contract_page([_EVERY[entry] for entry in chosen]))
     elif len(chosen) == 1:
-        _tell_in_full(screen, CLAUSES[chosen[0]])
+        _tell_in_full(screen, _EVERY[chosen[0]])
     else:
-        _list(screen, [CLAUSES[entry] for entry in chosen])
+        _list(screen, [_EVERY[entry] for entry in chosen])
     return 0
 
 
 def _tell_in_full(screen: Screen, entry: Clause) -> None:
-    screen.line(f"{screen.paint(entry.id, 'bold')}  {entry.level}  {CHAPTERS[entry.chapter]}")
+    screen.line(f"{screen.paint(entry.id, 'bold')}  {entry.level}  {_TITLES[entry.chapter]}")
     screen.line()
     capability = (
         "every adapter" if entry.capability == "core" else f"adapters that declare {entry.capability}"
@@ -55,7 +59,7 @@ def _tell_in_full(screen: Screen, entry: Clause) -> None:
 
 
 def _list(screen: Screen, entries: list[Clause]) -> None:
-    for key, title in CHAPTERS.items():
+    for key, title in _TITLES.items():
         members = [entry for entry in entries if entry.chapter == key]
         if not members:
             continue

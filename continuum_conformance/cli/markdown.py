@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from continuum_conformance.contract.capabilities import CAPABILITIES, CORE, EXTENSIONS
 from continuum_conformance.contract.clauses import CHAPTERS, CONTRACT_VERSION, Clause, in_force
+from continuum_conformance.contract.measured import MEASURED_CHAPTERS
 
 __all__ = ["contract_page"]
 
@@ -29,7 +30,7 @@ def contract_page(entries: Iterable[Clause]) -> str:
     """The clauses as a page, by chapter, with the capabilities before them."""
     entries = list(entries)
     parts = [_HEAD.format(version=CONTRACT_VERSION), _capabilities()]
-    for key, title in CHAPTERS.items():
+    for key, title in {**CHAPTERS, **MEASURED_CHAPTERS}.items():
         members = [entry for entry in entries if entry.chapter == key]
         if members:
             parts.append(f"## {key} – {title}\n")

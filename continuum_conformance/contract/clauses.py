@@ -10,6 +10,7 @@ project took where the contract is silent.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from continuum_conformance.contract.capabilities import CORE
@@ -941,15 +942,22 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("."))
 
 
-def select(patterns: str) -> list[str]:
+def select(patterns: str, among: Iterable[Clause] = _ALL) -> list[str]:
     """The clause ids that a comma-separated list of ids and chapters names, as in ``FEN,APP-2``.
+
+    Args:
+        patterns: the list.
+        among: the clauses to choose from, in order; by default those that a check judges.
 
     Raises:
         ValueError: a part that names neither, with what would.
     """
+    every = list(among)
     chosen: set[str] = set()
     for part in filter(None, (piece.strip() for piece in patterns.split(","))):
-        matches = [entry.id for entry in _ALL if part.upper() in (entry.id.upper(), entry.chapter)]
+        matches = [entry.id for entry in every if part.upper() in (entry.id.upper(), entry.chapter)]
+        if not matches and part.upper().startswith("PRF"):
+            raise ValueError(f"{part!r} is measured by `continuum-conformance bench`, and never checked")
         if not matches:
             raise ValueError(
                 f"{part!r} is neither a clause nor a chapter; chapters are {', '.join(CHAPTERS)}, and clauses look like FEN-2"
@@ -957,4 +965,4 @@ def select(patterns: str) -> list[str]:
         chosen.update(matches)
     if not chosen:
         raise ValueError("no clause was named; write for example FEN,APP-2")
-    return [entry.id for entry in _ALL if entry.id in chosen]
+    return [entry.id for entry in every if entry.id in chosen]
