@@ -14,6 +14,8 @@ from continuum_conformance.contract import JournalUnavailable
 from tests.racing import postgres
 
 WRONG: dict[str, tuple[str, ...]] = {}
+SEEN_IN: dict[str, str] = {}
+"""The address of a public thread about a fault of this kind, for those that are modelled on one."""
 RIGHT: list[str] = []
 
 
@@ -77,9 +79,12 @@ def _register(cls):
     return f"{__name__}:{name}"
 
 
-def wrong(*clauses):
+def wrong(*clauses, seen_in=""):
     def register(cls):
-        WRONG[_register(cls)] = clauses
+        target = _register(cls)
+        WRONG[target] = clauses
+        if seen_in:
+            SEEN_IN[target] = seen_in
         return cls
 
     return register
@@ -88,7 +93,7 @@ def wrong(*clauses):
 RIGHT.append(_register(Journal))
 
 
-@wrong("ATM-3")
+@wrong("ATM-3", seen_in="https://github.com/langchain-ai/langgraph/pull/6107")
 class NeverConnectsAgain(Journal):
     """The connection is made once, when the journal is opened."""
 
@@ -96,14 +101,14 @@ class NeverConnectsAgain(Journal):
         return self._connection
 
 
-@wrong("ATM-4", "ATM-1")
+@wrong("ATM-4", "ATM-1", seen_in="https://github.com/kurrent-io/KurrentDB/issues/1358")
 class SaysThatItDidNot(Journal):
     """A lost connection is taken for a refusal: the caller tries again, and does it twice."""
 
     unknown = False
 
 
-@wrong("ATM-4", "ATM-2")
+@wrong("ATM-4", "ATM-2", seen_in="https://github.com/langchain-ai/langgraph/issues/5675")
 class LetsTheDriverSpeak(Journal):
     """The driver's error comes out as it is."""
 
@@ -118,7 +123,7 @@ class LetsTheDriverSpeak(Journal):
                 raise
 
 
-@wrong("ATM-1", "ATM-4")
+@wrong("ATM-1", "ATM-4", seen_in="https://github.com/kurrent-io/KurrentDB/pull/1357")
 class TriesAgainBlindly(Journal):
     """After a lost connection the operation is done once more, though it may have been done."""
 
@@ -129,7 +134,7 @@ class TriesAgainBlindly(Journal):
             return act()
 
 
-@wrong("ATM-1", "ATM-4")
+@wrong("ATM-1", "ATM-4", seen_in="https://github.com/perokvist/Dapr.EventStore/issues/1")
 class CommitsTheStateFirst(Journal):
     """A finish is two transactions: the state, then its result."""
 
@@ -220,7 +225,7 @@ class OneAtATime(Journal):
             self._mutex.release()
 
 
-@wrong("ATM-3", "ATM-1")
+@wrong("ATM-3", "ATM-1", seen_in="https://github.com/zotonic/zotonic/pull/2676")
 class StaysInTheTransaction(Journal):
     """A statement that the server ends leaves its transaction open, and the next call runs into it."""
 
@@ -284,7 +289,7 @@ def _client():
     return f"'{datetime.datetime.now(datetime.UTC).isoformat()}'::timestamptz"
 
 
-@wrong("CLK-1")
+@wrong("CLK-1", seen_in="https://github.com/johanhaleby/occurrent/issues/659")
 class ClientSetsTheExpiry(LeaseTimes):
     """The expiry is computed in Python and judged in the database."""
 
@@ -292,7 +297,7 @@ class ClientSetsTheExpiry(LeaseTimes):
         return _client()
 
 
-@wrong("CLK-1")
+@wrong("CLK-1", seen_in="https://github.com/johanhaleby/occurrent/issues/662")
 class ClientJudgesTheExpiry(LeaseTimes):
     """The expiry is set in the database and judged in Python."""
 
@@ -307,7 +312,7 @@ class ClientsClockForBoth(LeaseTimes):
     now = judged_by = lambda self: _client()
 
 
-@wrong("CLK-1")
+@wrong("CLK-1", seen_in="https://github.com/LFDT-Panurus/panurus/pull/2244")
 class ClientsLocalTime(LeaseTimes):
     """A naive datetime, of whatever zone the process lives in."""
 
@@ -326,7 +331,7 @@ class SetsTheClockWhenItConnects(LeaseTimes):
     now = judged_by = lambda self: f"to_timestamp({time.time() + self._ahead})"
 
 
-@wrong("LEA-9")
+@wrong("LEA-9", seen_in="https://github.com/nextlyhq/nextly/pull/777")
 class TransactionsTime(LeaseTimes):
     """now() is when the transaction began, before it waited for the row."""
 
@@ -334,7 +339,7 @@ class TransactionsTime(LeaseTimes):
         return "now()"
 
 
-@wrong("LEA-9")
+@wrong("LEA-9", seen_in="https://github.com/VangelisTech/archetype/pull/680")
 class StatementsTime(LeaseTimes):
     """The clock is read in a statement of its own before the row is locked."""
 

@@ -32,6 +32,8 @@ from continuum_conformance.contract.arguments import (
 )
 
 WRONG: dict[str, tuple[str, ...]] = {}
+SEEN_IN: dict[str, str] = {}
+"""The address of a public thread about a fault of this kind, for those that are modelled on one."""
 RIGHT: list[str] = []
 
 SCHEMA = """
@@ -276,9 +278,12 @@ def _register(cls):
     return f"{__name__}:{name}"
 
 
-def wrong(*clauses):
+def wrong(*clauses, seen_in=""):
     def register(cls):
-        WRONG[_register(cls)] = clauses
+        target = _register(cls)
+        WRONG[target] = clauses
+        if seen_in:
+            SEEN_IN[target] = seen_in
         return cls
 
     return register
@@ -345,7 +350,7 @@ class TableLock(Journal):
 # -- wrong --
 
 
-@wrong("FEN-5", "CON-1", "CON-3", "CON-2", "CON-4")
+@wrong("FEN-5", "CON-1", "CON-3", "CON-2", "CON-4", seen_in="https://github.com/JasperFx/marten/issues/1665")
 class NoLock(Journal):
     """Check then write in one transaction, READ COMMITTED, without a lock: a transaction is no lock."""
 
@@ -359,7 +364,15 @@ class ForKeyShare(Journal):
     lock = "FOR KEY SHARE"
 
 
-@wrong("CON-4", "FEN-5", "CON-1", "CON-3", "CON-2", "ATM-2")
+@wrong(
+    "CON-4",
+    "FEN-5",
+    "CON-1",
+    "CON-3",
+    "CON-2",
+    "ATM-2",
+    seen_in="https://github.com/OCA/connector/issues/161",
+)
 class RepeatableRead(Journal):
     """REPEATABLE READ sees one moment, the wrong one; and what fails at its end is not retried."""
 
@@ -367,7 +380,15 @@ class RepeatableRead(Journal):
     isolation = "REPEATABLE READ"
 
 
-@wrong("CON-4", "ATM-2", "CON-1", "CON-2", "CON-3", "FEN-5")
+@wrong(
+    "CON-4",
+    "ATM-2",
+    "CON-1",
+    "CON-2",
+    "CON-3",
+    "FEN-5",
+    seen_in="https://github.com/argoproj/argo-workflows/issues/16101",
+)
 class SerializableWithoutRetry(Journal):
     """SERIALIZABLE is safe, and its serialization failures go to the caller."""
 
@@ -388,7 +409,7 @@ class SerializableIsNotLinearizable(Journal):
     retries = 50
 
 
-@wrong("FEN-5", "CON-1", "APP-6")
+@wrong("FEN-5", "CON-1", "APP-6", seen_in="https://github.com/cherrytea-dev/la_searcher_bot/pull/957")
 class TwoTransactions(Journal):
     """The fence in one transaction, the event in the next: the connection is in autocommit."""
 
@@ -434,7 +455,7 @@ class TakeoverReadsWithoutLock(Journal):
             return self._grant(c, key, row[4] + 1, owner, ttl)
 
 
-@wrong("FEN-5", "CON-1", "LEA-7")
+@wrong("FEN-5", "CON-1", "LEA-7", seen_in="https://github.com/apache/superset/pull/43462")
 class ReleaseInTwoSteps(Journal):
     """Release checks the holder in one transaction and clears the lease in another."""
 
@@ -449,7 +470,7 @@ class ReleaseInTwoSteps(Journal):
             )
 
 
-@wrong("FEN-5", "CON-1", "CON-2", "APP-6")
+@wrong("FEN-5", "CON-1", "CON-2", "APP-6", seen_in="https://github.com/riverqueue/river/issues/1302")
 class FinishWithoutItsState(Journal):
     """A finish looks at the state, commits, and then updates by the key alone."""
 
