@@ -18,7 +18,7 @@ from continuum_conformance.suite.races.exploring import explore
 from continuum_conformance.suite.races.levels import level_of
 from continuum_conformance.suite.races.scenarios import CLASSICS
 from continuum_conformance.suite.testing import PROFILES
-from tests.racing import drivers, memory, more_postgres, postgres, tasks
+from tests.racing import contention, drivers, memory, more_postgres, postgres, sqlite, tasks
 
 CHAPTER = ("FEN-5", "CON-1", "CON-2", "CON-3", "CON-4", "SNP-10")
 

@@ -170,7 +170,7 @@ class KeepsTheStateFirst(Journal):
         super()._keep(packed)
 
 
-@wrong("DUR-4", "DUR-2", "ATM-3", "DUR-3", "DUR-5", "ATM-1")
+@wrong("DUR-4", "DUR-2", "ATM-3", "DUR-3", "DUR-5", "ATM-1", "RUN-1")
 class LeavesItsLockFile(Journal):
     """A lock file keeps writers apart: who is killed while it writes leaves it behind, and the next one waits for it."""
 

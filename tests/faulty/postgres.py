@@ -22,52 +22,6 @@ RIGHT: list[str] = []
 class Journal(postgres.Journal):
     """Says that the outcome is unknown, and connects again at the next call."""
 
-    settings = ""
-    unknown = True
-
-    def _connected(self):
-        if self._connection.closed:
-            self._connection = psycopg.connect(self._dsn, autocommit=True)
-            self._prepare()
-        return self._connection
-
-    def __init__(self, dsn):
-        super().__init__(dsn)
-        self._prepare()
-
-    def _prepare(self):
-        if self.settings:
-            self._connection.execute(self.settings)
-
-    @contextlib.contextmanager
-    def _transaction(self):
-        with self._mutex:
-            try:
-                with self._connected().transaction():
-                    yield self._connection
-            except (pg.OperationalError, pg.InterfaceError) as error:
-                if isinstance(error, (pg.SerializationFailure, pg.DeadlockDetected)):
-                    raise
-                self._connection.close()
-                raise JournalUnavailable(str(error), outcome_unknown=self.unknown) from error
-
-    def get_run(self, instance, run_id):
-        with self._lost():
-            return super().get_run(instance, run_id)
-
-    def load(self, instance, run_id):
-        with self._lost():
-            return super().load(instance, run_id)
-
-    @contextlib.contextmanager
-    def _lost(self):
-        try:
-            self._connected()
-            yield
-        except (pg.OperationalError, pg.InterfaceError) as error:
-            self._connection.close()
-            raise JournalUnavailable(str(error)) from error
-
 
 class Harness(postgres.Harness):
     capabilities = postgres.Harness.capabilities | {"crash_safe"}

@@ -91,6 +91,8 @@ BANKS = (
     "tests.racing.tasks",
     "tests.racing.postgres",
     "tests.racing.more_postgres",
+    "tests.racing.contention",
+    "tests.racing.sqlite",
     "tests.faulty.files",
     "tests.faulty.postgres",
     "tests.faulty.tasks",

@@ -7,7 +7,7 @@ import contextlib
 from continuum_adapters.codec import encode
 from psycopg import errors as pg
 
-from continuum_conformance.contract import LeaseHeld, RunNotFound, SequenceConflict
+from continuum_conformance.contract import JournalUnavailable, LeaseHeld, RunNotFound, SequenceConflict
 
 from .postgres import Harness, Journal
 
@@ -41,20 +41,16 @@ class BusyIsHeld(Journal):
 
     def _acquire(self, key, owner, ttl):
         try:
-            with self._transaction() as c:
-                c.execute("SET LOCAL lock_timeout = '20ms'")
-                row = self._row(c, key)
-                self._active(row)
-                if row[1] is not None and not row[3]:
-                    raise LeaseHeld
-                return self._grant(c, key, row[4] + 1, owner, ttl)
-        except pg.LockNotAvailable:
-            raise LeaseHeld("somebody is at it") from None
+            return super()._acquire(key, owner, ttl)
+        except JournalUnavailable as error:
+            if isinstance(error.__cause__, pg.LockNotAvailable):
+                raise LeaseHeld("somebody is at it") from None
+            raise
 
-    @contextlib.contextmanager
-    def _transaction(self):
-        with self._mutex, self._connection.transaction():
-            yield self._connection
+    def _row(self, c, key, lock=None):
+        if lock is None:
+            c.execute("SET LOCAL lock_timeout = '20ms'")
+        return super()._row(c, key, lock)
 
 
 class HashedLock(Journal):
@@ -69,6 +65,18 @@ class HashedLock(Journal):
         if lock is None:
             c.execute("SELECT pg_advisory_xact_lock(%s)", (self._number(key),))
         return super()._row(c, key, "")
+
+    def _grant(self, c, key, token, owner, ttl):
+        self._settle(c, key)
+        return super()._grant(c, key, token, owner, ttl)
+
+    def _extend(self, c, key, held, ttl):
+        self._settle(c, key)
+        super()._extend(c, key, held, ttl)
+
+    def _settle(self, c, key):
+        """Wait for whoever else has locked the row, before the clock is read."""
+        c.execute("SELECT 1 FROM run WHERE instance = %s AND id = %s FOR UPDATE", key)
 
 
 @wrong("FEN-5", "CON-1", "CON-3", "CON-2", "FEN-6")

@@ -47,11 +47,14 @@ CREATE TABLE IF NOT EXISTS event (
 
 
 class Journal:
-    """One connection, a lock for its threads, and a transaction for each operation."""
+    """One connection, made anew after a loss, a lock for its threads, and a transaction for each operation."""
 
     lock = "FOR UPDATE"
     isolation: str | None = None
     retries = 0
+    settings = ""
+    unknown = True
+    """What is said of the outcome when the connection is lost."""
 
     def __init__(self, dsn):
         self._dsn, self._mutex = dsn, threading.RLock()
@@ -59,6 +62,17 @@ class Journal:
         with self._connection.transaction():
             self._connection.execute("SELECT pg_advisory_xact_lock(4711)")
             self._connection.execute(SCHEMA)
+        self._prepare()
+
+    def _prepare(self):
+        if self.settings:
+            self._connection.execute(self.settings)
+
+    def _connected(self):
+        if self._connection.closed:
+            self._connection = psycopg.connect(self._dsn, autocommit=True)
+            self._prepare()
+        return self._connection
 
     def close(self):
         self._connection.close()
@@ -67,14 +81,24 @@ class Journal:
     def _transaction(self):
         with self._mutex:
             try:
-                with self._connection.transaction():
+                with self._connected().transaction():
                     if self.isolation:
                         self._connection.execute(f"SET TRANSACTION ISOLATION LEVEL {self.isolation}")
                     yield self._connection
             except (pg.OperationalError, pg.InterfaceError) as error:
                 if isinstance(error, (pg.SerializationFailure, pg.DeadlockDetected)):
                     raise
-                raise JournalUnavailable(str(error), outcome_unknown=True) from error
+                self._connection.close()
+                raise JournalUnavailable(str(error), outcome_unknown=self.unknown) from error
+
+    @contextlib.contextmanager
+    def _lost(self):
+        try:
+            self._connected()
+            yield
+        except (pg.OperationalError, pg.InterfaceError) as error:
+            self._connection.close()
+            raise JournalUnavailable(str(error)) from error
 
     def _retried(self, act):
         for _ in range(self.retries):
@@ -141,7 +165,7 @@ class Journal:
 
     def load(self, instance, run_id):
         key = check_names(instance, run_id)
-        with self._mutex:
+        with self._mutex, self._lost():
             rows = self._connection.execute(
                 "SELECT data FROM event WHERE instance = %s AND id = %s ORDER BY seq", key
             ).fetchall()
@@ -164,7 +188,7 @@ class Journal:
 
     def get_run(self, instance, run_id):
         key = check_names(instance, run_id)
-        with self._mutex:
+        with self._mutex, self._lost():
             row = self._row(self._connection, key, "")
         if row is None:
             return None
@@ -319,6 +343,18 @@ class AdvisoryLock(Journal):
         if lock is None:
             c.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", ("\x1f".join(map(repr, key)),))
         return super()._row(c, key, "")
+
+    def _grant(self, c, key, token, owner, ttl):
+        self._settle(c, key)
+        return super()._grant(c, key, token, owner, ttl)
+
+    def _extend(self, c, key, held, ttl):
+        self._settle(c, key)
+        super()._extend(c, key, held, ttl)
+
+    def _settle(self, c, key):
+        """Wait for whoever else has locked the row, before the clock is read."""
+        c.execute("SELECT 1 FROM run WHERE instance = %s AND id = %s FOR UPDATE", key)
 
 
 @right

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import sqlite3
-import time
 from pathlib import Path
 
 from continuum_adapters.codec import encode
 from continuum_adapters.sqlite import SQLiteHarness, SQLiteJournal
+from sqlalchemy import URL, create_engine
+from sqlalchemy.pool import StaticPool
 
-from continuum_conformance.contract import JournalUnavailable, LeaseMismatch, RunNotActive, RunNotFound
+from continuum_conformance.contract import LeaseMismatch, RunNotActive, RunNotFound
 from continuum_conformance.contract.arguments import check_event, check_names, check_token
 
 WRONG: dict[str, tuple[str, ...]] = {}
@@ -100,45 +100,16 @@ class ReadsBeforeItBegins(SQLiteJournal):
         return None
 
 
-@wrong("CON-4", "CON-1", "CON-3", "ATM-2", "CON-2", "FEN-5")
+@wrong("CON-4", "CON-1", "CON-3", "CON-2", "FEN-5", "ATM-2", "ATM-1")
 class OneConnectionForAllThreads(SQLiteJournal):
-    """check_same_thread=False, and one connection for the handle: its threads meet in each other's transactions."""
+    """check_same_thread=False and one connection for all: who reads meets a writer's transaction, and rolls it back."""
 
-    _shared = None
-
-    def _begin(self, begin):
-        self._require_open()
-        if self._shared is None:
-            self._shared = self._engine.connect()
-        return self._join(begin)
-
-    def _join(self, begin):
-        raw = self._shared.connection.dbapi_connection
-        for _ in range(2_000):
-            try:
-                if not raw.in_transaction:
-                    raw.execute(begin)
-                return _Kept(self._shared)
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error):
-                    raise JournalUnavailable(str(error)) from error
-            time.sleep(0.001)
-        raise JournalUnavailable("the file is locked")
-
-
-class _Kept:
-    """A connection that is not closed when its user is done."""
-
-    def __init__(self, connection):
-        self._inner = connection
-
-    def __getattr__(self, name):
-        return getattr(self._inner, name)
-
-    def exec_driver_sql(self, statement, *arguments):
-        if statement in ("COMMIT", "ROLLBACK") and not self._inner.connection.dbapi_connection.in_transaction:
-            return None
-        return self._inner.exec_driver_sql(statement, *arguments)
-
-    def close(self):
-        pass
+    def __init__(self, path, **settings):
+        super().__init__(path, **settings)
+        self._engine.dispose()
+        self._engine = create_engine(
+            URL.create("sqlite+pysqlite", database=str(path)),
+            isolation_level="AUTOCOMMIT",
+            poolclass=StaticPool,
+            connect_args={"timeout": 0.01, "check_same_thread": False},
+        )

@@ -29,6 +29,9 @@ __all__ = ["Bench", "Measured", "Results", "carried_out", "usable_methods"]
 STARTING = 60.0
 """Seconds beyond its budget that a trial's process may take to start, to set up its store and to clean up."""
 
+LEAST_FOR_THE_KIT = 60.0
+"""Seconds that a check is given at least: it does not know of a budget, and a user would not end it sooner."""
+
 KIT = "check"
 
 
@@ -192,7 +195,7 @@ def carried_out(trial: Trial) -> Found:
                 start_new_session=True,
             )
             try:
-                code = process.wait(trial.budget + STARTING)
+                code = process.wait(_limit(trial))
             except subprocess.TimeoutExpired:
                 return Found(seconds=trial.budget, said="it did not come to an end within the budget")
             finally:
@@ -205,6 +208,11 @@ def carried_out(trial: Trial) -> Found:
                 return Found(seconds=trial.budget, said=f"it ended with code {code}: {''.join(last)}"[:300])
         data = json.loads(file.read_text("utf-8"))
         return Found(**{**data, "clauses": tuple(data["clauses"])})
+
+
+def _limit(trial: Trial) -> float:
+    """Seconds after which a trial's process is ended."""
+    return STARTING + (max(trial.budget, LEAST_FOR_THE_KIT) if trial.method == KIT else trial.budget)
 
 
 def usable_methods(asked: Sequence[str]) -> tuple[list[str], str]:

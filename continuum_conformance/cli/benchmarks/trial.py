@@ -113,7 +113,9 @@ def by_check(trial: Trial, found: Found) -> None:
             violation = result.violation
             if violation is not None and any(CLAUSES[clause].level == "MUST" for clause in violation.clauses):
                 _keep(found, violation)
-        if not found.found:
+        if found.found and not set(found.clauses) & set(trial.clauses):
+            found.found, found.said = False, f"another fault was found first: {found.said}"
+        elif not found.found:
             found.said = "the plan came to its end"
 
 
@@ -160,7 +162,7 @@ def by_frontrun(trial: Trial, found: Found) -> None:
     importlib.import_module("continuum_conformance.cli.benchmarks.with_frontrun").explore(trial, found)
 
 
-METHODS = {"check": by_check, "machine": by_machine, "threads": by_threads, "frontrun": by_frontrun}
+METHODS = {"check": by_check, "threads": by_threads, "frontrun": by_frontrun, "machine": by_machine}
 """The kit and its alternatives."""
 
 
