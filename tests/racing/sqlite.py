@@ -113,3 +113,7 @@ class OneConnectionForAllThreads(SQLiteJournal):
             poolclass=StaticPool,
             connect_args={"timeout": 0.01, "check_same_thread": False},
         )
+
+
+TRIED = {f"{__name__}:ReadsBeforeItBeginsHarness": "FEN-5"}
+"""The clause under which it is soonest found; the others need many threads, or a whole check."""
