@@ -80,6 +80,8 @@ def _dotted(bank: str) -> str:
 
 
 def _imported(name: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise Stop(2, f"{name!r} is no name of a module, and no folder or file of Python's either")
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
@@ -94,8 +96,6 @@ def _imported(name: str) -> ModuleType:
         raise Stop(2, f"the bank {name!r} cannot be imported: {error}") from None
     except ImportError as error:
         raise Stop(2, f"the bank {name!r} cannot be imported: {error}") from None
-    except ValueError:
-        raise Stop(2, f"{name!r} is no name of a module") from None
 
 
 def _parts(module: ModuleType) -> Iterator[ModuleType]:
