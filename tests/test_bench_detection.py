@@ -85,7 +85,12 @@ def test_a_trial_that_dies_is_not_found_and_says_why():
 
 def _measured(name, method, seed, seconds, tries=4, found=True):
     return Measured(
-        f"bank:{name}", method, seed, 10.0, Found(found, seconds, tries, ("FEN-5",), said="x"), 2.0
+        f"bank:{name}",
+        method,
+        seed,
+        10.0,
+        Found(found, seconds, seconds / 2, tries, ("FEN-5",), said="x"),
+        2.0,
     )
 
 

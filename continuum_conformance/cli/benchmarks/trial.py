@@ -65,6 +65,7 @@ class Found:
     Attributes:
         found: whether the adapter was seen to be wrong.
         seconds: until then, or until the search ended.
+        processor: seconds of processor time that the process took until then, its server and its children apart.
         tries: schedules, programs or rounds that were run; for the kit, also the faults that were injected.
         clauses: what it was told to break.
         scenario: the race in which it showed, if it was one.
@@ -73,10 +74,24 @@ class Found:
 
     found: bool = False
     seconds: float = 0.0
+    processor: float = 0.0
     tries: int = 0
     clauses: tuple[str, ...] = ()
     scenario: Mapping[str, Any] | None = None
     said: str = ""
+
+
+class _Clock:
+    """Reads how long a search has taken, on the wall and of the processor."""
+
+    def __init__(self, found: Found) -> None:
+        self._found = found
+        self._started = time.perf_counter(), time.process_time()
+
+    def read(self) -> None:
+        """Write it down."""
+        self._found.seconds = time.perf_counter() - self._started[0]
+        self._found.processor = time.process_time() - self._started[1]
 
 
 @contextmanager
@@ -104,10 +119,10 @@ def _opened(trial: Trial) -> Iterator[Session]:
 def by_check(trial: Trial, found: Found) -> None:
     """The kit: `check --first` in the standard profile."""
     with _opened(trial) as session:
-        started = time.perf_counter()
+        clock = _Clock(found)
         preflight(session)
         results = run_check(session, Plan(PROFILES["standard"], trial.seed, first=True))
-        found.seconds = time.perf_counter() - started
+        clock.read()
         found.tries = session.races["interleavings"] + session.races["free runs"] + session.faults.total()
         for result in results:
             violation = result.violation
@@ -124,12 +139,12 @@ def by_machine(trial: Trial, found: Found) -> None:
     profile = replace(PROFILES["standard"], programs=10, shrinks=0)
     (program,) = (test for test in registered() if test.body is machine.program)
     with _opened(trial) as session:
-        started = time.perf_counter()
+        clock = _Clock(found)
         preflight(session)
         for number in count():
             result = run_test(program, session, profile, trial.seed * 1_000_000 + number)
             found.tries += result.examples
-            found.seconds = time.perf_counter() - started
+            clock.read()
             if result.violation is not None:
                 _keep(found, result.violation)
                 return
@@ -142,12 +157,12 @@ def by_threads(trial: Trial, found: Found) -> None:
     """Threads that start together at a barrier and switch every 10 µs, over and over, judged as the kit judges."""
     executor = FreeThreads(limit=CALL_LIMIT)
     with _opened(trial) as session:
-        started = time.perf_counter()
+        clock = _Clock(found)
         preflight(session)
         for scenario in cycle(scenarios_for(trial, session.capabilities)):
             race = run_race(session, scenario, executor, Scripted(()))
             found.tries += 1
-            found.seconds = time.perf_counter() - started
+            clock.read()
             if race.violation is not None:
                 _keep(found, race.violation)
                 found.scenario = scenario.as_data()

@@ -51,8 +51,9 @@ class _Search:
     def __init__(self, trial: Trial, found: Found, subject: Subject, explore_: Callable[..., Any]) -> None:
         self._trial, self._found, self._subject, self._explore = trial, found, subject, explore_
         self._scene: _Scene | None = None
-        self._started = 0.0
-        self._wrong_at: float | None = None
+        self._started = self._busy = 0.0
+        self._wrong_at: tuple[float, float] | None = None
+        """When the first wrong history was seen: on the wall, and of the processor."""
 
     def warm(self) -> None:
         """Make one scene: what is loaded at first use is, and it is known whether the adapter is async."""
@@ -61,7 +62,7 @@ class _Search:
 
     def run(self) -> None:
         """Both strategies in turn, over the scenarios."""
-        self._started = time.perf_counter()
+        self._started, self._busy = time.perf_counter(), time.process_time()
         scenarios = scenarios_for(self._trial, self._subject.capabilities)
         half = self._trial.budget / 2
         for strategy in ("dpor", "random"):
@@ -72,11 +73,14 @@ class _Search:
                     self._search(scenario, strategy, left)
                 if self._found.found:
                     return
-        self._found.seconds = self._elapsed()
+        self._found.seconds, self._found.processor = self._now()
         self._found.said = self._found.said or "the budget was spent, or all was explored"
 
     def _elapsed(self) -> float:
         return time.perf_counter() - self._started
+
+    def _now(self) -> tuple[float, float]:
+        return self._elapsed(), time.process_time() - self._busy
 
     def _search(self, scenario: Scenario, strategy: str, seconds: float) -> None:
         chosen: dict[str, Any] = {"strategy": strategy, "total_timeout": seconds}
@@ -96,7 +100,7 @@ class _Search:
         stuck = getattr(result, "property_holds", None) is False and "eadlock" in told
         if self._wrong_at is not None or (stuck and "CON-4" in self._trial.clauses):
             self._found.found = True
-            self._found.seconds = self._wrong_at if self._wrong_at is not None else self._elapsed()
+            self._found.seconds, self._found.processor = self._wrong_at or self._now()
             self._found.scenario = scenario.as_data()
             self._found.said = f"{strategy}: {' '.join(told.split())}"[:300]
 
@@ -120,7 +124,7 @@ class _Search:
     def _holds(self, scene: _Scene) -> bool:
         holds = scene.explained()
         if not holds and self._wrong_at is None:
-            self._wrong_at = self._elapsed()
+            self._wrong_at = self._now()
         return holds
 
 
