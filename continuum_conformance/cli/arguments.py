@@ -65,11 +65,6 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message}\n`{self.prog} --help` tells what it takes.\n")
 
 
-def command_parser(prog: str, description: str) -> argparse.ArgumentParser:
-    """A parser of its own, for a command that is named by two words."""
-    return _Parser(prog=prog, description=description)
-
-
 def parser() -> argparse.ArgumentParser:
     """The parser. ``command`` of what it returns is the name of the chosen command."""
     whole = _Parser(
@@ -96,6 +91,11 @@ def parser() -> argparse.ArgumentParser:
     _clauses(command("clauses", "print the clauses of the contract"))
     _adapters(command("adapters", "list the installed adapters"))
     return whole
+
+
+def command_parser(prog: str, description: str) -> argparse.ArgumentParser:
+    """A parser of its own, for a command whose arguments stand beside it."""
+    return _Parser(prog=prog, description=description)
 
 
 def _check(parser: argparse.ArgumentParser) -> None:
@@ -178,7 +178,7 @@ def _race(parser: argparse.ArgumentParser) -> None:
         help="walk the known scenarios, then random programs; or draw programs and schedules at once (default: exhaustive)",
     )
     group.add_argument(
-        "--budget", type=seconds_of, default=30.0, metavar="SECONDS", help="how long (default: 30)"
+        "--budget", type=_seconds, default=30.0, metavar="SECONDS", help="how long (default: 30)"
     )
     group.add_argument(
         "--seed", type=_seed, default=0, metavar="N", help="of the random programs (default: 0)"
@@ -197,11 +197,11 @@ def _simulate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="TARGET", help=_TARGET)
     world = parser.add_argument_group("the worlds")
     world.add_argument(
-        "--workers", type=count_of(1, 100), default=3, metavar="N", help="how many workers (default: 3)"
+        "--workers", type=_count(1, 100), default=3, metavar="N", help="how many workers (default: 3)"
     )
     world.add_argument(
         "--runs",
-        type=count_of(1, 10_000),
+        type=_count(1, 10_000),
         default=5,
         metavar="M",
         help="how many runs are started (default: 5)",
@@ -232,7 +232,7 @@ def _simulate(parser: argparse.ArgumentParser) -> None:
     )
     where = parser.add_argument_group("where it runs")
     where.add_argument(
-        "--jobs", type=count_of(1, 256), default=1, metavar="J", help="how many processes (default: 1)"
+        "--jobs", type=_count(1, 256), default=1, metavar="J", help="how many processes (default: 1)"
     )
     where.add_argument(
         "--dask", metavar="ADDRESS", help="on the cluster of this Dask scheduler, as in tcp://host:8786"
@@ -285,7 +285,7 @@ def _store(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--timeout",
-        type=seconds_of,
+        type=_seconds,
         default=CALL_LIMIT,
         metavar="SECONDS",
         help=f"how long a call may take before it counts as hung (default: {CALL_LIMIT:g}; 0: for ever, as for a debugger)",
@@ -321,9 +321,7 @@ def _seeds(text: str) -> range:
     return found
 
 
-def count_of(least: int, most: int) -> Callable[[str], int]:
-    """The type of an argument that is a whole number between these two, both included."""
-
+def _count(least: int, most: int) -> Callable[[str], int]:
     def count(text: str) -> int:
         try:
             number = int(text)
@@ -346,8 +344,7 @@ def _hours(text: str) -> float:
     return hours
 
 
-def seconds_of(text: str) -> float:
-    """The type of an argument in seconds; 0 is for ever."""
+def _seconds(text: str) -> float:
     try:
         seconds = float(text)
     except ValueError:
@@ -386,3 +383,10 @@ def _capabilities(text: str) -> tuple[str, ...]:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names))
+
+
+count_of = _count
+"""The type of an argument that is a whole number between two, both included."""
+
+seconds_of = _seconds
+"""The type of an argument in seconds; 0 is for ever."""
