@@ -126,7 +126,8 @@ def _how(results: Results) -> list[str]:
         "  times and told. Its tries are schedules and injected faults, those of making it small apart.",
         "- The alternatives are given the race in which the kit has found the fault, so that they need not look for the",
         "  scenario (all known ones in turn, where it was no race), and the kit's own judge of what was seen. Their time ends",
-        "  at the first wrong history. They inject no faults; what they find of those that need one shows without it too.",
+        "  at the first wrong history, so they are told most of what `check` has to find out. They inject no faults; what they",
+        "  find of those that need one shows without it too.",
         "- *Threads at a barrier*: two or three workers start together and switch every 10 µs, over and over.",
         "- *frontrun*: under its command, with locks patched before the adapter is imported, a fresh harness and handles in",
         "  `setup`, workers that call only the journal; half of the time with its DPOR, the rest with its random strategy.",
@@ -181,8 +182,8 @@ def _range(numbers: Sequence[float]) -> str:
 
 # -- the picture --
 
-WIDTH, HEIGHT = 860, 480
-LEFT, RIGHT, TOP, BOTTOM = 64, 190, 40, 56
+WIDTH, HEIGHT = 920, 480
+LEFT, RIGHT, TOP, BOTTOM = 64, 240, 40, 56
 FIRST, LAST = 0.01, 100.0
 """Seconds at the ends of the axis."""
 
