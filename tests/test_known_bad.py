@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import contextlib
+import importlib
 import io
 import os
 import re
@@ -22,8 +23,19 @@ from continuum_conformance.model import READS, Kind
 from continuum_conformance.suite import replay
 from continuum_conformance.suite.script import script
 from tests.known_bad import ENTRIES, UNUSUAL
-from tests.known_bad.table import UNBROKEN, UNBROKEN_ELSEWHERE, broken_by, clauses_due, elsewhere
+from tests.known_bad.table import (
+    BANKS,
+    UNBROKEN,
+    UNBROKEN_ELSEWHERE,
+    broken_by,
+    clauses_due,
+    elsewhere,
+    of_other_banks,
+    thread,
+)
 from tests.known_bad.trying import SEED, checked
+
+DOCS = Path(__file__).parents[1] / "docs"
 
 ALONE = (
     "run overwritten",
@@ -176,9 +188,31 @@ def test_every_clause_about_races_and_faults_is_broken_by_something():
 
 
 def test_the_table_is_not_stale():
-    page = (Path(__file__).parents[1] / "docs" / "kill-table.md").read_text("utf-8")
-    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| ")]
-    written = {row[0][2:]: (row[1], row[2]) for row in rows if len(row) >= 5}
+    page = (DOCS / "kill-table.md").read_text("utf-8")
+    rows = [line.removesuffix(" |").split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    written = {row[0][2:]: (row[1], row[2], row[5].strip()) for row in rows if len(row) == 6}
     written.pop("adapter", None)
     written.pop("---", None)
-    assert written == {e.name: (e.fault, ", ".join(e.clauses)) for e in ENTRIES.values()}
+    assert written == {e.name: (e.fault, ", ".join(e.clauses), thread(e.seen_in)) for e in ENTRIES.values()}
+    assert [line for line in of_other_banks() if line not in page.splitlines()] == []
+
+
+def test_every_source_is_the_address_of_a_thread():
+    seen = [entry.seen_in for entry in ENTRIES.values()]
+    for bank in BANKS:
+        seen += importlib.import_module(bank).SEEN_IN.values()
+    seen = [address for address in seen if address]
+    assert len(seen) >= 25
+    assert [
+        a for a in seen if not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+/(issues|pull)/\d+", a)
+    ] == []
+
+
+def test_no_page_names_a_file_of_the_machine_that_wrote_it():
+    absolute = re.compile(r"(?<![\w.:/<])/(?:[\w.-]+/)+[\w.-]+\.py\b")
+    found = {
+        page.name: absolute.findall(page.read_text("utf-8"))
+        for page in DOCS.rglob("*")
+        if page.suffix in (".md", ".json", ".svg")
+    }
+    assert {name: paths for name, paths in found.items() if paths} == {}

@@ -77,6 +77,10 @@ ADAPTERS = {
     "postgres_rows:AdvisoryHarness": ("FEN-6", "DUR-1"),
     "postgres_rows:ForUpdateHarness": ("APP-1", "DUR-1"),
     "postgres_rows:AsyncpgHarness": ("FEN-6", "DUR-1"),
+    "styles:OptimisticHarness": ("CON-2", "DUR-1"),
+    "styles:ClockTokensHarness": ("LEA-4", "FEN-6"),
+    "styles:ExpiresWhenAskedHarness": ("LEA-1", "LEA-5", "LEA-6"),
+    "styles:GroupCommitHarness": ("DUR-2", "APP-9"),
 }
 NEEDS = {
     "coroutines:AioSqliteHarness": "aiosqlite",

@@ -34,13 +34,14 @@ _COMMANDS = {
     "bench": "benching:bench",
     "clauses": "catalogue:clauses",
     "adapters": "catalogue:adapters",
+    "bench detection": "benchmarks.detecting:detection",
 }
 """Loaded when they are called for, so that ``--help`` is quick."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code. Never raises but `SystemExit`, for wrong usage."""
-    options = parser().parse_args(arguments)
+    options = _options(sys.argv[1:] if arguments is None else list(arguments))
     # Hypothesis would leave a cache in the current directory; where it cannot write, it goes without.
     os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", os.path.join(os.devnull, "hypothesis"))  # noqa: PTH118
     threads = threads_now()
@@ -60,6 +61,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.flush()
     leave_in_time(code, since=threads)
     return code
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    if arguments[:2] == ["bench", "detection"]:
+        detecting = importlib.import_module("continuum_conformance.cli.benchmarks.detecting")
+        found: argparse.Namespace = detecting.parser().parse_args(arguments[2:])
+        return found
+    return parser().parse_args(arguments)
 
 
 def _command(name: str) -> Callable[[argparse.Namespace, Console], int]:

@@ -13,7 +13,7 @@ from continuum_conformance.contract.clauses import CONTRACT_VERSION, select
 from continuum_conformance.contract.journal import OPERATIONS
 from continuum_conformance.harness.subject import CALL_LIMIT
 
-__all__ = ["POSTGRES_CHOICES", "PROFILES", "parser"]
+__all__ = ["POSTGRES_CHOICES", "PROFILES", "command_parser", "count_of", "parser", "seconds_of"]
 
 PROFILES = ("quick", "standard", "thorough")
 BENCH_PARTS = ("pace", "growth", "bytes", "limits")
@@ -101,6 +101,11 @@ def parser() -> argparse.ArgumentParser:
     _clauses(command("clauses", "print the clauses of the contract"))
     _adapters(command("adapters", "list the installed adapters"))
     return whole
+
+
+def command_parser(prog: str, description: str) -> argparse.ArgumentParser:
+    """A parser of its own, for a command whose arguments stand beside it."""
+    return _Parser(prog=prog, description=description)
 
 
 def _check(parser: argparse.ArgumentParser) -> None:
@@ -472,3 +477,10 @@ def _capabilities(text: str) -> tuple[str, ...]:
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names))
+
+
+count_of = _count
+"""The type of an argument that is a whole number between two, both included."""
+
+seconds_of = _seconds
+"""The type of an argument in seconds; 0 is for ever."""

@@ -15,6 +15,8 @@ from sqlalchemy import create_engine, create_mock_engine
 from continuum_conformance.contract import JournalUnavailable, LeaseMismatch
 
 WRONG: dict[str, tuple[str, ...]] = {}
+SEEN_IN: dict[str, str] = {}
+"""The address of a public thread about a fault of this kind, for those that are modelled on one."""
 RIGHT: list[str] = []
 
 
@@ -83,9 +85,12 @@ def _register(cls):
     return f"{__name__}:{name}"
 
 
-def wrong(*clauses):
+def wrong(*clauses, seen_in=""):
     def register(cls):
-        WRONG[_register(cls)] = clauses
+        target = _register(cls)
+        WRONG[target] = clauses
+        if seen_in:
+            SEEN_IN[target] = seen_in
         return cls
 
     return register
@@ -124,7 +129,7 @@ class KeepsEveryFourth(Journal):
         super().close()
 
 
-@wrong("DUR-4", "DUR-2")
+@wrong("DUR-4", "DUR-2", seen_in="https://github.com/manufosela/karajan-code/pull/763")
 class WritesInPlace(Journal):
     """Truncates the file and writes it anew: killed in between, there is nothing."""
 
@@ -135,7 +140,7 @@ class WritesInPlace(Journal):
             file.write(packed[half:])
 
 
-@wrong("DUR-5", "DUR-1", "DUR-2", "DUR-3")
+@wrong("DUR-5", "DUR-1", "DUR-2", "DUR-3", seen_in="https://github.com/nexi-lab/nexus/pull/2099")
 class TokensFromMemory(Journal):
     """The counter of tokens is no part of what is kept."""
 
@@ -150,7 +155,7 @@ class TokensFromMemory(Journal):
         return packed
 
 
-@wrong("DUR-4", "ATM-1")
+@wrong("DUR-4", "ATM-1", seen_in="https://github.com/langchain-ai/langgraph/issues/8039")
 class KeepsTheStateFirst(Journal):
     """A finish is kept twice: with its state, then with its result."""
 
@@ -163,6 +168,24 @@ class KeepsTheStateFirst(Journal):
             run.result = run.error = None
         super()._keep(pickle.dumps(runs))
         super()._keep(packed)
+
+
+@wrong("DUR-4", "DUR-2", "ATM-3", "DUR-3", "DUR-5", "ATM-1", "RUN-1")
+class LeavesItsLockFile(Journal):
+    """A lock file keeps writers apart: who is killed while it writes leaves it behind, and the next one waits for it."""
+
+    def _keep(self, packed):
+        lock = self._path.with_suffix(".lock")
+        for _ in range(50):
+            try:
+                lock.touch(exist_ok=False)
+                break
+            except FileExistsError:
+                time.sleep(0.01)
+        else:
+            raise OSError("somebody else is writing")
+        super()._keep(packed)
+        lock.unlink()
 
 
 # -- clocks --

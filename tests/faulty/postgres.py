@@ -14,57 +14,13 @@ from continuum_conformance.contract import JournalUnavailable
 from tests.racing import postgres
 
 WRONG: dict[str, tuple[str, ...]] = {}
+SEEN_IN: dict[str, str] = {}
+"""The address of a public thread about a fault of this kind, for those that are modelled on one."""
 RIGHT: list[str] = []
 
 
 class Journal(postgres.Journal):
     """Says that the outcome is unknown, and connects again at the next call."""
-
-    settings = ""
-    unknown = True
-
-    def _connected(self):
-        if self._connection.closed:
-            self._connection = psycopg.connect(self._dsn, autocommit=True)
-            self._prepare()
-        return self._connection
-
-    def __init__(self, dsn):
-        super().__init__(dsn)
-        self._prepare()
-
-    def _prepare(self):
-        if self.settings:
-            self._connection.execute(self.settings)
-
-    @contextlib.contextmanager
-    def _transaction(self):
-        with self._mutex:
-            try:
-                with self._connected().transaction():
-                    yield self._connection
-            except (pg.OperationalError, pg.InterfaceError) as error:
-                if isinstance(error, (pg.SerializationFailure, pg.DeadlockDetected)):
-                    raise
-                self._connection.close()
-                raise JournalUnavailable(str(error), outcome_unknown=self.unknown) from error
-
-    def get_run(self, instance, run_id):
-        with self._lost():
-            return super().get_run(instance, run_id)
-
-    def load(self, instance, run_id):
-        with self._lost():
-            return super().load(instance, run_id)
-
-    @contextlib.contextmanager
-    def _lost(self):
-        try:
-            self._connected()
-            yield
-        except (pg.OperationalError, pg.InterfaceError) as error:
-            self._connection.close()
-            raise JournalUnavailable(str(error)) from error
 
 
 class Harness(postgres.Harness):
@@ -77,9 +33,12 @@ def _register(cls):
     return f"{__name__}:{name}"
 
 
-def wrong(*clauses):
+def wrong(*clauses, seen_in=""):
     def register(cls):
-        WRONG[_register(cls)] = clauses
+        target = _register(cls)
+        WRONG[target] = clauses
+        if seen_in:
+            SEEN_IN[target] = seen_in
         return cls
 
     return register
@@ -88,7 +47,7 @@ def wrong(*clauses):
 RIGHT.append(_register(Journal))
 
 
-@wrong("ATM-3")
+@wrong("ATM-3", seen_in="https://github.com/langchain-ai/langgraph/pull/6107")
 class NeverConnectsAgain(Journal):
     """The connection is made once, when the journal is opened."""
 
@@ -96,14 +55,14 @@ class NeverConnectsAgain(Journal):
         return self._connection
 
 
-@wrong("ATM-4", "ATM-1")
+@wrong("ATM-4", "ATM-1", seen_in="https://github.com/kurrent-io/KurrentDB/issues/1358")
 class SaysThatItDidNot(Journal):
     """A lost connection is taken for a refusal: the caller tries again, and does it twice."""
 
     unknown = False
 
 
-@wrong("ATM-4", "ATM-2")
+@wrong("ATM-4", "ATM-2", seen_in="https://github.com/langchain-ai/langgraph/issues/5675")
 class LetsTheDriverSpeak(Journal):
     """The driver's error comes out as it is."""
 
@@ -118,7 +77,7 @@ class LetsTheDriverSpeak(Journal):
                 raise
 
 
-@wrong("ATM-1", "ATM-4")
+@wrong("ATM-1", "ATM-4", seen_in="https://github.com/kurrent-io/KurrentDB/pull/1357")
 class TriesAgainBlindly(Journal):
     """After a lost connection the operation is done once more, though it may have been done."""
 
@@ -129,7 +88,7 @@ class TriesAgainBlindly(Journal):
             return act()
 
 
-@wrong("ATM-1", "ATM-4")
+@wrong("ATM-1", "ATM-4", seen_in="https://github.com/perokvist/Dapr.EventStore/issues/1")
 class CommitsTheStateFirst(Journal):
     """A finish is two transactions: the state, then its result."""
 
@@ -220,7 +179,7 @@ class OneAtATime(Journal):
             self._mutex.release()
 
 
-@wrong("ATM-3", "ATM-1")
+@wrong("ATM-3", "ATM-1", seen_in="https://github.com/zotonic/zotonic/pull/2676")
 class StaysInTheTransaction(Journal):
     """A statement that the server ends leaves its transaction open, and the next call runs into it."""
 
@@ -336,7 +295,7 @@ def _client():
     return f"'{datetime.datetime.now(datetime.UTC).isoformat()}'::timestamptz"
 
 
-@wrong("CLK-1")
+@wrong("CLK-1", seen_in="https://github.com/johanhaleby/occurrent/issues/659")
 class ClientSetsTheExpiry(LeaseTimes):
     """The expiry is computed in Python and judged in the database."""
 
@@ -344,7 +303,7 @@ class ClientSetsTheExpiry(LeaseTimes):
         return _client()
 
 
-@wrong("CLK-1")
+@wrong("CLK-1", seen_in="https://github.com/johanhaleby/occurrent/issues/662")
 class ClientJudgesTheExpiry(LeaseTimes):
     """The expiry is set in the database and judged in Python."""
 
@@ -359,7 +318,7 @@ class ClientsClockForBoth(LeaseTimes):
     now = judged_by = lambda self: _client()
 
 
-@wrong("CLK-1")
+@wrong("CLK-1", seen_in="https://github.com/LFDT-Panurus/panurus/pull/2244")
 class ClientsLocalTime(LeaseTimes):
     """A naive datetime, of whatever zone the process lives in."""
 
@@ -378,7 +337,7 @@ class SetsTheClockWhenItConnects(LeaseTimes):
     now = judged_by = lambda self: f"to_timestamp({time.time() + self._ahead})"
 
 
-@wrong("LEA-9")
+@wrong("LEA-9", seen_in="https://github.com/nextlyhq/nextly/pull/777")
 class TransactionsTime(LeaseTimes):
     """now() is when the transaction began, before it waited for the row."""
 
@@ -386,7 +345,7 @@ class TransactionsTime(LeaseTimes):
         return "now()"
 
 
-@wrong("LEA-9")
+@wrong("LEA-9", seen_in="https://github.com/VangelisTech/archetype/pull/680")
 class StatementsTime(LeaseTimes):
     """The clock is read in a statement of its own before the row is locked."""
 

@@ -11,6 +11,8 @@ from continuum_conformance.contract import JournalUnavailable, RunState
 from continuum_conformance.contract.journal import OPERATIONS
 
 WRONG: dict[str, tuple[str, ...]] = {}
+SEEN_IN: dict[str, str] = {}
+"""The address of a public thread about a fault of this kind, for those that are modelled on one."""
 RIGHT: list[str] = []
 
 
@@ -58,9 +60,12 @@ def _register(cls):
     return f"{__name__}:{name}"
 
 
-def wrong(*clauses):
+def wrong(*clauses, seen_in=""):
     def register(cls):
-        WRONG[_register(cls)] = clauses
+        target = _register(cls)
+        WRONG[target] = clauses
+        if seen_in:
+            SEEN_IN[target] = seen_in
         return cls
 
     return register
@@ -89,7 +94,7 @@ class Shielded(Journal):
 RIGHT.append(_register(Shielded))
 
 
-@wrong("ATM-5", "ATM-3")
+@wrong("ATM-5", "ATM-3", seen_in="https://github.com/psycopg/psycopg/issues/1208")
 class KeepsTheLock(Journal):
     """It gives the lock back after an Exception, which CancelledError is none of."""
 
@@ -149,3 +154,24 @@ class MarksBeforeItAppends(Journal):
         await super().append(instance, run_id, event, lease_token)
         run.state = RunState.SUSPENDED
         return None
+
+
+@wrong("ATM-5", "ATM-3", "ATM-1", seen_in="https://github.com/redis/redis-py/issues/2624")
+class LeavesItsReplyBehind(Journal):
+    """A call that is cancelled while it waits for its reply leaves it on the connection, for the next one to read."""
+
+    def __init__(self, clock, *, store, lock):
+        super().__init__(clock, store=store, lock=lock)
+        self._replies = []
+
+    async def _call(self, act):
+        async with self._turn:
+            try:
+                self._replies.append((act(), None))
+            except Exception as error:
+                self._replies.append((None, error))
+            await asyncio.sleep(0)
+            answer, error = self._replies.pop(0)
+        if error is not None:
+            raise error
+        return answer

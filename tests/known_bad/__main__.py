@@ -8,7 +8,16 @@ from pathlib import Path
 
 from . import ENTRIES
 from .registry import KnownBad
-from .table import UNBROKEN, UNBROKEN_ELSEWHERE, broken_by, clauses_due, elsewhere, heading
+from .table import (
+    UNBROKEN,
+    UNBROKEN_ELSEWHERE,
+    broken_by,
+    clauses_due,
+    elsewhere,
+    heading,
+    of_other_banks,
+    thread,
+)
 from .trying import checked
 
 PAGE = Path(__file__).parents[2] / "docs" / "kill-table.md"
@@ -35,14 +44,14 @@ def main() -> int:
 def _row(entry: KnownBad, told) -> str:
     violation = told.violation
     if violation is None:
-        return f"| {entry.name} | {entry.fault} | {', '.join(entry.clauses)} | **missed** | |"
+        return f"| {entry.name} | {entry.fault} | {', '.join(entry.clauses)} | **missed** | | {thread(entry.seen_in)} |"
     message = told.message
     if violation.salt:
         message = message.replace(f"-{violation.salt}", "").replace(violation.salt, "")
     message = message if len(message) <= 120 else f"{message[:117]}..."
     message = message.replace("\n", " ").replace("|", "\\|").replace("`", "'")
     steps = len(violation.steps)
-    return f"| {entry.name} | {entry.fault} | {', '.join(entry.clauses)} | {message} | {steps or ''} |"
+    return f"| {entry.name} | {entry.fault} | {', '.join(entry.clauses)} | {message} | {steps or ''} | {thread(entry.seen_in)} |"
 
 
 def _by_clause() -> list[str]:
@@ -59,7 +68,12 @@ def _of_other_banks() -> list[str]:
         "## Races and faults",
         "",
         "These are broken by adapters that are right in any sequence of calls. `tests/test_racing.py`,",
-        "`tests/test_faulty.py` and `tests/test_failover.py` find each of them and replay what they found.",
+        "`tests/test_faulty.py` and `tests/test_failover.py` find them and replay what they found, but for a few that take a",
+        "whole check. How long a check takes to find each is told in [detection.md](detection.md).",
+        "",
+        "| adapter | the fault | reported under one of | seen in |",
+        "| --- | --- | --- | --- |",
+        *of_other_banks(),
         "",
         "| clause | broken by |",
         "| --- | --- |",

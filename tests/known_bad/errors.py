@@ -21,7 +21,12 @@ class IntegrityError(Exception):
     """A driver's own."""
 
 
-@wrong("ATM-2", "APP-2", message=r"an exception that is no contract error, IntegrityError")
+@wrong(
+    "ATM-2",
+    "APP-2",
+    message=r"an exception that is no contract error, IntegrityError",
+    seen_in="https://github.com/dbos-inc/dbos-transact-py/issues/812",
+)
 class RawDriverError(InMemoryJournal):
     """The unique key does its work, and the driver's error goes to the caller as it is."""
 

@@ -59,7 +59,11 @@ class _Refinishing(InMemoryJournal):
             self._again(run, state, result, error)
 
 
-@wrong("FIN-3", message=r"(complete|fail) was accepted, though .*RunNotActive.* was due")
+@wrong(
+    "FIN-3",
+    message=r"(complete|fail) was accepted, though .*RunNotActive.* was due",
+    seen_in="https://github.com/dbos-inc/dbos-transact-java/pull/467",
+)
 class SecondFinishReplaces(_Refinishing):
     """The update has no condition on the state: the last finish wins."""
 

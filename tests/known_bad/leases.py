@@ -13,7 +13,11 @@ from continuum_conformance.contract.records import Lease
 from .registry import wrong
 
 
-@wrong("LEA-1", message=r"acquire should have answered a lease .*, but raised LeaseHeld")
+@wrong(
+    "LEA-1",
+    message=r"acquire should have answered a lease .*, but raised LeaseHeld",
+    seen_in="https://github.com/square/mongo-lock/issues/4",
+)
 class ExpiredLeaseNotTakeable(InMemoryJournal):
     """A lease is held until it is released; the expiry is stored, and nobody looks at it."""
 
@@ -123,7 +127,10 @@ class TakeoverKeepsTheToken(InMemoryJournal):
 
 
 @wrong(
-    "LEA-4", message=r"the new token \d+ is not greater than \d+, which was given before", profile="standard"
+    "LEA-4",
+    message=r"the new token \d+ is not greater than \d+, which was given before",
+    profile="standard",
+    seen_in="https://github.com/bsm/redislock/issues/93",
 )
 class TokenIsRandom(InMemoryJournal):
     """A token only has to be hard to guess, so it is a random number."""
@@ -243,7 +250,11 @@ class ExpiredLeaseCannotBeRenewed(InMemoryJournal):
         return super().renew(instance, lease, ttl)
 
 
-@wrong("LEA-7", message=r"release was accepted, though LeaseLost was due")
+@wrong(
+    "LEA-7",
+    message=r"release was accepted, though LeaseLost was due",
+    seen_in="https://github.com/nexspence/nexspence/issues/223",
+)
 class StaleReleaseClearsTheSuccessor(InMemoryJournal):
     """DELETE FROM leases WHERE run_id = ...: whoever releases, the lease is gone."""
 

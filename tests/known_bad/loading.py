@@ -56,7 +56,7 @@ class OrderedByInsertion(_Reordering):
         return events
 
 
-@wrong("CLK-2", message=r"the seqs read")
+@wrong("CLK-2", message=r"the seqs read", seen_in="https://github.com/reimagined/resolve/issues/1948")
 class OrderedByClock(_Reordering):
     """ORDER BY created_at: it agrees with the seq until a clock is set back."""
 
@@ -79,7 +79,11 @@ class OrderedByClock(_Reordering):
         return events
 
 
-@wrong("CLK-2", message=r"the seqs read|the history differs")
+@wrong(
+    "CLK-2",
+    message=r"the seqs read|the history differs",
+    seen_in="https://github.com/AxonIQ/AxonFramework/issues/1750",
+)
 class OrderedByTheCallersTime(_Reordering):
     """Events that carry a timestamp are sorted by it, since workers report late."""
 

@@ -31,6 +31,7 @@ class KnownBad:
         target: the adapter, as a target of the command.
         profile: the cheapest profile that finds it for certain.
         limit: seconds that a call may take.
+        seen_in: the public thread about a fault of this kind, where one is known; its address.
     """
 
     name: str
@@ -40,6 +41,7 @@ class KnownBad:
     target: str
     profile: str
     limit: float
+    seen_in: str = ""
 
 
 ENTRIES: dict[str, KnownBad] = {}
@@ -56,6 +58,7 @@ def wrong(
     limit: float = 10.0,
     without: Iterable[str] = (),
     harness: type = InMemoryHarness,
+    seen_in: str = "",
 ) -> Callable[[_Class], _Class]:
     """Register a journal class as wrong.
 
@@ -66,6 +69,7 @@ def wrong(
         limit: seconds that a call may take.
         without: capabilities that this adapter does not declare.
         harness: what opens it, by its attribute ``journal_class``.
+        seen_in: the address of a public thread about a fault of this kind.
     """
     re.compile(message)
 
@@ -79,7 +83,7 @@ def wrong(
             raise ValueError(f"{name} stands here twice")
         fault = " ".join((cls.__doc__ or "").split())
         target = f"{cls.__module__}:{cls.__qualname__}.Harness"
-        ENTRIES[name] = KnownBad(name, fault, clauses, message, target, profile, limit)
+        ENTRIES[name] = KnownBad(name, fault, clauses, message, target, profile, limit, seen_in)
         return cls
 
     return register

@@ -51,7 +51,11 @@ class WholeHistoryAfterASnapshot(InMemoryJournal):
         return run.events[:]
 
 
-@wrong("SNP-3", message=r"the snapshot is the one through seq \d, but the one through seq \d is latest")
+@wrong(
+    "SNP-3",
+    message=r"the snapshot is the one through seq \d, but the one through seq \d is latest",
+    seen_in="https://github.com/akka/akka-core/issues/24649",
+)
 class LatestByTakenAt(InMemoryJournal):
     """ORDER BY taken_at DESC: the snapshot of the worker whose clock is ahead wins."""
 
@@ -61,7 +65,11 @@ class LatestByTakenAt(InMemoryJournal):
         )
 
 
-@wrong("SNP-3", message=r"the snapshot is the one through seq \d, but the one through seq \d is latest")
+@wrong(
+    "SNP-3",
+    message=r"the snapshot is the one through seq \d, but the one through seq \d is latest",
+    seen_in="https://github.com/langchain-ai/langgraph/issues/8810",
+)
 class LatestByInsertion(InMemoryJournal):
     """The snapshot that was written last is the latest: one column on the run's row."""
 
@@ -108,7 +116,11 @@ class DifferentSnapshotIgnored(InMemoryJournal):
         return True
 
 
-@wrong("SNP-5", message=r"take_snapshot should have answered None, but raised SnapshotConflict")
+@wrong(
+    "SNP-5",
+    message=r"take_snapshot should have answered None, but raised SnapshotConflict",
+    seen_in="https://github.com/akka/akka-core/issues/15889",
+)
 class EqualSnapshotRefused(InMemoryJournal):
     """The unique key is translated to SnapshotConflict, without a look at what is there."""
 
@@ -162,7 +174,11 @@ class SnapshotOfUnknownRunAccepted(InMemoryJournal):
             return
 
 
-@wrong("SNP-7", message=r"take_snapshot was accepted, though SnapshotConflict was due")
+@wrong(
+    "SNP-7",
+    message=r"take_snapshot was accepted, though SnapshotConflict was due",
+    seen_in="https://github.com/okumin/akka-persistence-sql-async/issues/6",
+)
 class SnapshotAheadOfHistory(InMemoryJournal):
     """Whoever takes a snapshot knows what it covers, so its seq is not checked."""
 

@@ -313,14 +313,24 @@ class SeqInATextColumn(SqlJournal):
     SEQ = "TEXT"
 
 
-@wrong("CLK-2", message=r"the seqs read", harness=SqlHarness)
+@wrong(
+    "CLK-2",
+    message=r"the seqs read",
+    harness=SqlHarness,
+    seen_in="https://github.com/prooph/event-store/pull/109",
+)
 class OrderedByCreatedAt(SqlJournal):
     """ORDER BY created_at, the column that every table has."""
 
     LOAD = SqlJournal.LOAD.replace("ORDER BY seq", "ORDER BY created_at, rowid")
 
 
-@wrong("LOD-1", message=r"the seqs read", harness=SqlHarness)
+@wrong(
+    "LOD-1",
+    message=r"the seqs read",
+    harness=SqlHarness,
+    seen_in="https://github.com/akkadotnet/Akka.Persistence.Sql/issues/176",
+)
 class NoOrderAtAll(SqlJournal):
     """No ORDER BY: the rows came in order as long as the planner read the table from its beginning."""
 
@@ -336,7 +346,13 @@ class LimitLeftIn(SqlJournal):
     LOAD = f"{SqlJournal.LOAD} LIMIT 1000"
 
 
-@wrong("RUN-8", "ISO-1", message=r"where there is none|RunAlreadyExists", harness=SqlHarness)
+@wrong(
+    "RUN-8",
+    "ISO-1",
+    message=r"where there is none|RunAlreadyExists",
+    harness=SqlHarness,
+    seen_in="https://github.com/apache/airflow/pull/18072",
+)
 class CollationNocase(SqlJournal):
     """The column's collation ignores case, as MySQL's default does."""
 
@@ -419,7 +435,11 @@ class ResultInTheInputColumn(SqlJournal):
 
 
 @wrong(
-    "ATM-2", "APP-2", message=r"an exception that is no contract error, IntegrityError", harness=SqlHarness
+    "ATM-2",
+    "APP-2",
+    message=r"an exception that is no contract error, IntegrityError",
+    harness=SqlHarness,
+    seen_in="https://github.com/JasperFx/marten/issues/1465",
 )
 class DuplicateLeaksIntegrityError(SqlJournal):
     """The primary key refuses a duplicate seq; IntegrityError goes to the caller."""
@@ -432,7 +452,11 @@ class DuplicateLeaksIntegrityError(SqlJournal):
 
 
 @wrong(
-    "ATM-2", "RUN-2", message=r"an exception that is no contract error, IntegrityError", harness=SqlHarness
+    "ATM-2",
+    "RUN-2",
+    message=r"an exception that is no contract error, IntegrityError",
+    harness=SqlHarness,
+    seen_in="https://github.com/celery/django-celery-results/issues/175",
 )
 class StartLeaksIntegrityError(SqlJournal):
     """A second start runs into the primary key, and nobody translates what the driver says."""
@@ -454,7 +478,12 @@ class HugeSeqOverflows(SqlJournal):
         super()._insert(db, key, run, seq, payload)
 
 
-@wrong("ATM-3", message=r"OperationalError", harness=SqlHarness)
+@wrong(
+    "ATM-3",
+    message=r"OperationalError",
+    harness=SqlHarness,
+    seen_in="https://github.com/cardstack/boxel/pull/4405",
+)
 class DeadTransactionLeftInThePool(SqlJournal):
     """A refused write returns its connection without a rollback; the next to get it is in a transaction already."""
 
@@ -474,7 +503,12 @@ class DeadTransactionLeftInThePool(SqlJournal):
             self._pool.put(db)
 
 
-@wrong("ATM-3", message=r"JournalUnavailable: no connection came free", harness=SqlHarness)
+@wrong(
+    "ATM-3",
+    message=r"JournalUnavailable: no connection came free",
+    harness=SqlHarness,
+    seen_in="https://github.com/canonical/test_observer/pull/571",
+)
 class PoolLeak(SqlJournal):
     """A refused write keeps its connection: the pool is empty after a few."""
 

@@ -187,7 +187,11 @@ class NamesMeasuredInBytes(InMemoryJournal):
         return name, checked
 
 
-@wrong("RUN-8", message=r"start_run should have answered None, but raised RunAlreadyExists|get_run found a")
+@wrong(
+    "RUN-8",
+    message=r"start_run should have answered None, but raised RunAlreadyExists|get_run found a",
+    seen_in="https://github.com/pathosDev/actor-ts/issues/707",
+)
 class CaseInsensitiveRunIds(InMemoryJournal):
     """Ids are folded to lower case, as the database's default collation would."""
 

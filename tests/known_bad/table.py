@@ -8,7 +8,7 @@ from continuum_conformance.contract.clauses import CLAUSES
 
 from .registry import ENTRIES
 
-__all__ = ["UNBROKEN", "broken_by", "clauses_due", "elsewhere", "heading"]
+__all__ = ["UNBROKEN", "broken_by", "clauses_due", "elsewhere", "heading", "of_other_banks", "thread"]
 
 UNBROKEN_ELSEWHERE = {
     "CON-5": "a SHOULD: whoever waits for another run's lock does not come back, which is told as that",
@@ -39,10 +39,12 @@ def heading() -> list[str]:
         "# Which clause catches which",
         "",
         f"{len(ENTRIES)} adapters that are wrong on purpose, each in one place (`tests/known_bad/`), and what the check says of",
-        "them. Written by `python -m tests.known_bad`; a test fails when it is stale.",
+        "them. Written by `python -m tests.known_bad`; a test fails when it is stale. Where a public thread tells of a",
+        "fault of this kind, it stands in the last column: the fault is like the one that the thread is about, and the",
+        "adapter is ours.",
         "",
-        "| adapter | the fault | reported under | what is said under the first | calls |",
-        "| --- | --- | --- | --- | --- |",
+        "| adapter | the fault | reported under | what is said under the first | calls | seen in |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
 
 
@@ -60,11 +62,37 @@ def elsewhere() -> dict[str, list[str]]:
     return found
 
 
+def thread(address: str) -> str:
+    """A link to a thread, named as people name it."""
+    if not address:
+        return ""
+    owner, repository, _, number = address.removeprefix("https://github.com/").split("/")
+    return f"[{owner}/{repository}#{number}]({address})"
+
+
+def of_other_banks() -> list[str]:
+    """The rows of the adapters of `tests.racing` and `tests.faulty`."""
+    rows = []
+    for bank in BANKS:
+        module = importlib.import_module(bank)
+        advised = {target: (clause,) for target, clause in getattr(module, "ADVISED", {}).items()}
+        for target, clauses in {**module.WRONG, **advised}.items():
+            name = target.rpartition(":")[2].removesuffix("Harness")
+            fault = " ".join((getattr(module, name).__doc__ or "").split())
+            seen = thread(module.SEEN_IN.get(target, ""))
+            rows.append(
+                f"| {name} ({bank.removeprefix('tests.')}) | {fault} | {', '.join(clauses)} | {seen} |"
+            )
+    return rows
+
+
 BANKS = (
     "tests.racing.memory",
     "tests.racing.tasks",
     "tests.racing.postgres",
     "tests.racing.more_postgres",
+    "tests.racing.contention",
+    "tests.racing.sqlite",
     "tests.faulty.failover",
     "tests.faulty.files",
     "tests.faulty.postgres",

@@ -95,7 +95,7 @@ class WholeFloatsMadeInts(Lossy):
         return int(value) if isinstance(value, float) and value == value and value.is_integer() else value
 
 
-@wrong("TRM-1", message=r"became")
+@wrong("TRM-1", message=r"became", seen_in="https://github.com/magda-io/magda/issues/3161")
 class ZeroCharacterDropped(Lossy):
     """PostgreSQL's text cannot hold U+0000, so it is left out."""
 
@@ -476,7 +476,11 @@ class ConvertsTheCallersTermInPlace(InMemoryJournal):
         return taken
 
 
-@wrong("TRM-5", message=r"loading called pickle\.loads in .*terms\.py, line \d+, which can run code")
+@wrong(
+    "TRM-5",
+    message=r"loading called pickle\.loads in .*terms\.py, line \d+, which can run code",
+    seen_in="https://github.com/rq/rq/issues/2389",
+)
 class Pickled(InMemoryJournal):
     """pickle stores anything, in one line."""
 

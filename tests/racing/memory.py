@@ -29,13 +29,17 @@ from continuum_conformance.contract.terms import copy_term
 
 WRONG: dict[str, tuple[str, ...]] = {}
 """The harness of each wrong adapter, with the clauses that it may be reported under."""
+SEEN_IN: dict[str, str] = {}
+"""The address of a public thread about a fault of this kind, for those that are modelled on one."""
 
 
-def wrong(*clauses):
+def wrong(*clauses, seen_in=""):
     def register(cls):
         name = f"{cls.__name__}Harness"
         globals()[name] = type(name, (InMemoryHarness,), {"journal_class": cls, "__module__": __name__})
         WRONG[f"{__name__}:{name}"] = clauses
+        if seen_in:
+            SEEN_IN[f"{__name__}:{name}"] = seen_in
         return cls
 
     return register
@@ -89,7 +93,7 @@ class LockFreeAppend(InMemoryJournal):
         run.events.append({**copy_term(checked), "seq": len(run.events)})
 
 
-@wrong("CON-3", "CON-1", "FEN-5")
+@wrong("CON-3", "CON-1", "FEN-5", seen_in="https://github.com/langchain-ai/langgraph/issues/8115")
 class CopyThenReplace(InMemoryJournal):
     """Readers need no lock because the history is replaced, never changed; two writers replace the same one."""
 
@@ -156,7 +160,9 @@ class TokenOutsideTheLock(InMemoryJournal):
         return Lease(run_id, owner, token)
 
 
-@wrong("LEA-5", "CON-1", "FEN-5", "LEA-7", "CON-2")
+@wrong(
+    "LEA-5", "CON-1", "FEN-5", "LEA-7", "CON-2", seen_in="https://github.com/hazelcast/hazelcast/pull/3744"
+)
 class RenewRevives(InMemoryJournal):
     """Renew checks the holder, then writes owner, token and expiry back as it had read them."""
 
@@ -172,7 +178,7 @@ class RenewRevives(InMemoryJournal):
         return lease
 
 
-@wrong("LEA-7", "FEN-5", "CON-1")
+@wrong("LEA-7", "FEN-5", "CON-1", seen_in="https://github.com/apache/superset/pull/43462")
 class LateReleaseClears(InMemoryJournal):
     """Release checks the holder, then clears whoever holds the lease by then."""
 
@@ -186,7 +192,7 @@ class LateReleaseClears(InMemoryJournal):
             self._end_lease(run)
 
 
-@wrong("CON-2", "FEN-5", "CON-1", "APP-6")
+@wrong("CON-2", "FEN-5", "CON-1", "APP-6", seen_in="https://github.com/riverqueue/river/issues/1302")
 class FinishWithoutStateTest(InMemoryJournal):
     """The state is tested before the lock, and the finish overwrites whatever is there."""
 
@@ -254,7 +260,7 @@ class LastSnapshotWins(InMemoryJournal):
             run.snapshots[stored.through_seq] = replace(stored, taken_at=first.taken_at)
 
 
-@wrong("CON-4", "CON-1")
+@wrong("CON-4", "CON-1", seen_in="https://github.com/CloudSlang/score/pull/55")
 class LocksInTwoOrders(InMemoryJournal):
     """A lock for leases and one for histories: append takes the one first, acquire the other."""
 

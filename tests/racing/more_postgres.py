@@ -11,6 +11,8 @@ from continuum_conformance.contract.arguments import check_names
 from .postgres import Harness, Journal
 
 WRONG: dict[str, tuple[str, ...]] = {}
+SEEN_IN: dict[str, str] = {}
+"""The address of a public thread about a fault of this kind, for those that are modelled on one."""
 RIGHT: list[str] = []
 
 
@@ -25,9 +27,12 @@ def _register(cls):
     return f"{__name__}:{name}"
 
 
-def wrong(*clauses):
+def wrong(*clauses, seen_in=""):
     def register(cls):
-        WRONG[_register(cls)] = clauses
+        target = _register(cls)
+        WRONG[target] = clauses
+        if seen_in:
+            SEEN_IN[target] = seen_in
         return cls
 
     return register

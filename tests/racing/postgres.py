@@ -32,6 +32,8 @@ from continuum_conformance.contract.arguments import (
 )
 
 WRONG: dict[str, tuple[str, ...]] = {}
+SEEN_IN: dict[str, str] = {}
+"""The address of a public thread about a fault of this kind, for those that are modelled on one."""
 RIGHT: list[str] = []
 
 SCHEMA = """
@@ -45,11 +47,14 @@ CREATE TABLE IF NOT EXISTS event (
 
 
 class Journal:
-    """One connection, a lock for its threads, and a transaction for each operation."""
+    """One connection, made anew after a loss, a lock for its threads, and a transaction for each operation."""
 
     lock = "FOR UPDATE"
     isolation: str | None = None
     retries = 0
+    settings = ""
+    unknown = True
+    """What is said of the outcome when the connection is lost."""
 
     def __init__(self, dsn):
         self._dsn, self._mutex = dsn, threading.RLock()
@@ -57,6 +62,17 @@ class Journal:
         with self._connection.transaction():
             self._connection.execute("SELECT pg_advisory_xact_lock(4711)")
             self._connection.execute(SCHEMA)
+        self._prepare()
+
+    def _prepare(self):
+        if self.settings:
+            self._connection.execute(self.settings)
+
+    def _connected(self):
+        if self._connection.closed:
+            self._connection = psycopg.connect(self._dsn, autocommit=True)
+            self._prepare()
+        return self._connection
 
     def close(self):
         self._connection.close()
@@ -65,14 +81,24 @@ class Journal:
     def _transaction(self):
         with self._mutex:
             try:
-                with self._connection.transaction():
+                with self._connected().transaction():
                     if self.isolation:
                         self._connection.execute(f"SET TRANSACTION ISOLATION LEVEL {self.isolation}")
                     yield self._connection
             except (pg.OperationalError, pg.InterfaceError) as error:
                 if isinstance(error, (pg.SerializationFailure, pg.DeadlockDetected)):
                     raise
-                raise JournalUnavailable(str(error), outcome_unknown=True) from error
+                self._connection.close()
+                raise JournalUnavailable(str(error), outcome_unknown=self.unknown) from error
+
+    @contextlib.contextmanager
+    def _lost(self):
+        try:
+            self._connected()
+            yield
+        except (pg.OperationalError, pg.InterfaceError) as error:
+            self._connection.close()
+            raise JournalUnavailable(str(error)) from error
 
     def _retried(self, act):
         for _ in range(self.retries):
@@ -139,7 +165,7 @@ class Journal:
 
     def load(self, instance, run_id):
         key = check_names(instance, run_id)
-        with self._mutex:
+        with self._mutex, self._lost():
             rows = self._connection.execute(
                 "SELECT data FROM event WHERE instance = %s AND id = %s ORDER BY seq", key
             ).fetchall()
@@ -162,7 +188,7 @@ class Journal:
 
     def get_run(self, instance, run_id):
         key = check_names(instance, run_id)
-        with self._mutex:
+        with self._mutex, self._lost():
             row = self._row(self._connection, key, "")
         if row is None:
             return None
@@ -276,9 +302,12 @@ def _register(cls):
     return f"{__name__}:{name}"
 
 
-def wrong(*clauses):
+def wrong(*clauses, seen_in=""):
     def register(cls):
-        WRONG[_register(cls)] = clauses
+        target = _register(cls)
+        WRONG[target] = clauses
+        if seen_in:
+            SEEN_IN[target] = seen_in
         return cls
 
     return register
@@ -315,6 +344,18 @@ class AdvisoryLock(Journal):
             c.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", ("\x1f".join(map(repr, key)),))
         return super()._row(c, key, "")
 
+    def _grant(self, c, key, token, owner, ttl):
+        self._settle(c, key)
+        return super()._grant(c, key, token, owner, ttl)
+
+    def _extend(self, c, key, held, ttl):
+        self._settle(c, key)
+        super()._extend(c, key, held, ttl)
+
+    def _settle(self, c, key):
+        """Wait for whoever else has locked the row, before the clock is read."""
+        c.execute("SELECT 1 FROM run WHERE instance = %s AND id = %s FOR UPDATE", key)
+
 
 @right
 class SerializableTouchingTheRow(Journal):
@@ -345,7 +386,7 @@ class TableLock(Journal):
 # -- wrong --
 
 
-@wrong("FEN-5", "CON-1", "CON-3", "CON-2", "CON-4")
+@wrong("FEN-5", "CON-1", "CON-3", "CON-2", "CON-4", seen_in="https://github.com/JasperFx/marten/issues/1665")
 class NoLock(Journal):
     """Check then write in one transaction, READ COMMITTED, without a lock: a transaction is no lock."""
 
@@ -359,7 +400,15 @@ class ForKeyShare(Journal):
     lock = "FOR KEY SHARE"
 
 
-@wrong("CON-4", "FEN-5", "CON-1", "CON-3", "CON-2", "ATM-2")
+@wrong(
+    "CON-4",
+    "FEN-5",
+    "CON-1",
+    "CON-3",
+    "CON-2",
+    "ATM-2",
+    seen_in="https://github.com/OCA/connector/issues/161",
+)
 class RepeatableRead(Journal):
     """REPEATABLE READ sees one moment, the wrong one; and what fails at its end is not retried."""
 
@@ -367,7 +416,15 @@ class RepeatableRead(Journal):
     isolation = "REPEATABLE READ"
 
 
-@wrong("CON-4", "ATM-2", "CON-1", "CON-2", "CON-3", "FEN-5")
+@wrong(
+    "CON-4",
+    "ATM-2",
+    "CON-1",
+    "CON-2",
+    "CON-3",
+    "FEN-5",
+    seen_in="https://github.com/argoproj/argo-workflows/issues/16101",
+)
 class SerializableWithoutRetry(Journal):
     """SERIALIZABLE is safe, and its serialization failures go to the caller."""
 
@@ -388,7 +445,7 @@ class SerializableIsNotLinearizable(Journal):
     retries = 50
 
 
-@wrong("FEN-5", "CON-1", "APP-6")
+@wrong("FEN-5", "CON-1", "APP-6", seen_in="https://github.com/cherrytea-dev/la_searcher_bot/pull/957")
 class TwoTransactions(Journal):
     """The fence in one transaction, the event in the next: the connection is in autocommit."""
 
@@ -434,7 +491,7 @@ class TakeoverReadsWithoutLock(Journal):
             return self._grant(c, key, row[4] + 1, owner, ttl)
 
 
-@wrong("FEN-5", "CON-1", "LEA-7")
+@wrong("FEN-5", "CON-1", "LEA-7", seen_in="https://github.com/apache/superset/pull/43462")
 class ReleaseInTwoSteps(Journal):
     """Release checks the holder in one transaction and clears the lease in another."""
 
@@ -449,7 +506,7 @@ class ReleaseInTwoSteps(Journal):
             )
 
 
-@wrong("FEN-5", "CON-1", "CON-2", "APP-6")
+@wrong("FEN-5", "CON-1", "CON-2", "APP-6", seen_in="https://github.com/riverqueue/river/issues/1302")
 class FinishWithoutItsState(Journal):
     """A finish looks at the state, commits, and then updates by the key alone."""
 

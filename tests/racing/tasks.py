@@ -28,6 +28,8 @@ from continuum_conformance.contract.terms import copy_term
 
 WRONG: dict[str, tuple[str, ...]] = {}
 """The harness of each wrong adapter, with the clauses that it may be reported under."""
+SEEN_IN: dict[str, str] = {}
+"""The address of a public thread about a fault of this kind, for those that are modelled on one."""
 RIGHT: list[str] = []
 
 
@@ -77,9 +79,12 @@ def _register(cls):
     return f"{__name__}:{name}"
 
 
-def wrong(*clauses):
+def wrong(*clauses, seen_in=""):
     def register(cls):
-        WRONG[_register(cls)] = clauses
+        target = _register(cls)
+        WRONG[target] = clauses
+        if seen_in:
+            SEEN_IN[target] = seen_in
         return cls
 
     return register

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -335,10 +336,16 @@ def _watcher(seen: list[str]) -> Callable[[FrameType, str, Any], None]:
         if name in RUNS_CODE and not _innocent(frame):
             where = frame if event == "c_call" else frame.f_back or frame
             seen.append(
-                f"{name[0].lstrip('_')}.{name[1]} in {where.f_code.co_filename}, line {where.f_lineno}"
+                f"{name[0].lstrip('_')}.{name[1]} in {_from_here(where.f_code.co_filename)}, line {where.f_lineno}"
             )
 
     return watch
+
+
+def _from_here(file: str) -> str:
+    """A path below the current directory from there, so that a finding reads the same on every machine."""
+    path, here = Path(file), Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else file
 
 
 def _innocent(frame: FrameType | None) -> bool:

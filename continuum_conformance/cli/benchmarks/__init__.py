@@ -1,0 +1,1 @@
+"""``continuum-conformance bench``: measurements, of the kit (`detection.py`) and of adapters."""
