@@ -11,6 +11,8 @@ from tests.faulty.postgres import Harness, Journal
 
 WRONG: dict[str, tuple[str, ...]] = {}
 RIGHT: list[str] = []
+SEEN_IN: dict[str, str] = {}
+"""Threads in which such a fault was seen; see `tests.known_bad.registry`."""
 
 
 def _register(cls, harness=Harness):
