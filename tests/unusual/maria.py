@@ -27,9 +27,9 @@ from tests.unusual.rules import Busy, Refusal, Rules, Sync, translate
 NOW: ContextVar[float] = ContextVar("the server's time, read under the lock or with the version")
 HEADS = """
 CREATE TABLE IF NOT EXISTS heads (
-  k VARBINARY(700) PRIMARY KEY, version BIGINT NOT NULL, head LONGBLOB NOT NULL) ENGINE=InnoDB;
+  k VARBINARY(2100) PRIMARY KEY, version BIGINT NOT NULL, head LONGBLOB NOT NULL) ENGINE=InnoDB;
 CREATE TABLE IF NOT EXISTS log (
-  k VARBINARY(700) NOT NULL, seq BIGINT NOT NULL, body LONGBLOB NOT NULL, PRIMARY KEY (k, seq)) ENGINE=InnoDB
+  k VARBINARY(2100) NOT NULL, seq BIGINT NOT NULL, body LONGBLOB NOT NULL, PRIMARY KEY (k, seq)) ENGINE=InnoDB
 """
 LOOK = "SELECT head, version, UNIX_TIMESTAMP(SYSDATE(6)) FROM heads WHERE k = %s"
 SINCE = "SELECT body FROM log WHERE k = %s AND seq >= %s ORDER BY seq"

@@ -37,21 +37,21 @@ class MemcachedJournal(Sync):
 
     def _get(self, name):
         body, version = self.client.gets(name)
-        return (None, [], version) if body is None else (*codecs.unpack(body), version)
+        return (None, b"", version) if body is None else (*codecs.unpack(body), version)
 
     def read(self, key, since):
         with Told():
-            run, events, _ = self._get(_name(key))
+            run, log, _ = self._get(_name(key))
         start = None if run is None else since(run)
-        return run, events[start:] if start is not None else []
+        return run, codecs.unpack_all(log)[start:] if start is not None else []
 
     def write(self, key, change):
         name = _name(key)
         while True:
             with Told():
-                run, events, version = self._get(name)
+                run, log, version = self._get(name)
                 after, event, answer = change(run)
-            body = codecs.pack([after, [*events, event] if event is not None else events])
+            body = codecs.pack([after, log + (codecs.pack(event) if event is not None else b"")])
             with Told(unknown=True):
                 if self.client.add(name, body) if run is None else self.client.cas(name, body, version):
                     return answer
