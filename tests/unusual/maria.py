@@ -246,38 +246,39 @@ class AsyncVersionsJournal(Async):
         self.pool, self.rules = pool, Rules(clock=NOW.get)
 
     async def read(self, key, since):
-        packed = codecs.pack(list(key))
+        packed = _bytes(list(key))
 
         async def work(cursor):
             run, _ = await self._look(cursor, packed)
             start = None if run is None else since(run)
             if start is None:
                 return run, []
-            await cursor.execute(SINCE, (packed, start))
+            await cursor.execute(SINCE.replace("k = %s", "k = UNHEX(%s)"), (packed, start))
             return run, [codecs.unpack(body) for (body,) in await cursor.fetchall()]
 
         return await self._transaction(work, " WITH CONSISTENT SNAPSHOT")
 
     async def write(self, key, change):
-        packed = codecs.pack(list(key))
+        packed = _bytes(list(key))
 
         async def work(cursor):
             run, version = await self._look(cursor, packed)
             after, event, answer = change(run)
             if run is None:
                 await cursor.execute(
-                    "INSERT IGNORE INTO heads VALUES (%s, 1, %s)", (packed, codecs.pack(after))
+                    "INSERT IGNORE INTO heads VALUES (UNHEX(%s), 1, UNHEX(%s))", (packed, _bytes(after))
                 )
             else:
                 await cursor.execute(
-                    "UPDATE heads SET version = version + 1, head = %s WHERE k = %s AND version = %s",
-                    (codecs.pack(after), packed, version),
+                    "UPDATE heads SET version = version + 1, head = UNHEX(%s) WHERE k = UNHEX(%s) AND version = %s",
+                    (_bytes(after), packed, version),
                 )
             if cursor.rowcount != 1:
                 raise Busy
             if event is not None:
                 await cursor.execute(
-                    "INSERT INTO log VALUES (%s, %s, %s)", (packed, run["length"], codecs.pack(event))
+                    "INSERT INTO log VALUES (UNHEX(%s), %s, UNHEX(%s))",
+                    (packed, run["length"], _bytes(event)),
                 )
             return answer
 
@@ -288,7 +289,7 @@ class AsyncVersionsJournal(Async):
                 pass
 
     async def _look(self, cursor, packed):
-        await cursor.execute(LOOK, (packed,))
+        await cursor.execute(LOOK.replace("k = %s", "k = UNHEX(%s)"), (packed,))
         row = await cursor.fetchone()
         if row is None:
             return None, 0
@@ -343,3 +344,8 @@ class AsyncVersionsHarness(LockingHarness):
     async def close(self, journal):
         journal.pool.close()
         await journal.pool.wait_closed()
+
+
+def _bytes(value) -> str:
+    """In hexadecimal: aiomysql's way of escaping bytes is one that PyMySQL has dropped."""
+    return codecs.pack(value).hex()
