@@ -159,7 +159,7 @@ class NamedLockJournal(Sync):
         packed = codecs.pack(list(key))
         with _named(), self.pool.borrowed() as connection, connection.cursor() as cursor:
             cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT")
-            cursor.execute(LOOK, packed)
+            cursor.execute(LOOK, (packed,))
             row = cursor.fetchone()
             run = None if row is None else codecs.unpack(row[0])
             start = None if run is None else since(run)
@@ -182,12 +182,12 @@ class NamedLockJournal(Sync):
     def _write(self, packed, lock, change):
         sent: list[str] = []
         with _named(sent), self.pool.borrowed() as connection, connection.cursor() as cursor:
-            cursor.execute("SELECT GET_LOCK(%s, 50)", lock)
+            cursor.execute("SELECT GET_LOCK(%s, 50)", (lock,))
             if cursor.fetchone() != (1,):
                 raise Busy
             try:
                 cursor.execute("START TRANSACTION")
-                cursor.execute(LOOK, packed)
+                cursor.execute(LOOK, (packed,))
                 row = cursor.fetchone()
                 run = None if row is None else codecs.unpack(row[0])
                 if row is not None:
@@ -205,7 +205,7 @@ class NamedLockJournal(Sync):
             finally:
                 # Where this fails the connection is lost, and the lock with it; what was committed was committed.
                 with contextlib.suppress(Exception):
-                    cursor.execute("DO RELEASE_LOCK(%s)", lock)
+                    cursor.execute("DO RELEASE_LOCK(%s)", (lock,))
         if refused is not None:
             raise refused
         return answer
