@@ -595,6 +595,53 @@ class TestThreadsOfItsOwn:
 
 
 @under_a_debugger
+class TestLocksOfTheStore:
+    """A lock that nobody sees, as a row's or a file's."""
+
+    def test_who_waits_for_what_a_held_worker_has_is_no_reason_to_fall_back(self) -> None:
+        import _thread
+
+        hidden = _thread.allocate_lock()
+        with LineExecutor([__name__], granularity="lines", grace=0.02) as executor:
+            store = OneLine()
+
+            def append() -> None:
+                hidden.acquire()
+                store.append()
+                hidden.release()
+
+            waits = 0
+            for _ in range(5):
+                store.events.clear()
+                waits += executor.run({"A": append, "B": append}, Scripted((0, 1))).waits
+                assert store.fine()
+            assert waits == 5
+            assert executor.level == "lines"
+
+    def test_who_is_silent_without_another_falls_back_and_says_where(self) -> None:
+        import _thread
+
+        silent = _thread.allocate_lock()
+        silent.acquire()
+        # Somebody's code that is not watched, who answers once the worker has been given up.
+        other: dict[str, Any] = {"pause": time.sleep}
+        source = "def answer():\n while not executor._turns.detached: pause(0.001)\n silent.release()"
+        exec(compile(source, "elsewhere.py", "exec"), other)
+        with LineExecutor([__name__], granularity="lines", grace=0.02) as executor:
+            other |= {"silent": silent, "executor": executor}
+
+            def ask() -> None:
+                _thread.start_new_thread(other["answer"], ())
+                silent.acquire()
+
+            for _ in range(3):
+                assert executor.level == "lines"
+                executor.run({"A": ask}, Scripted(()))
+            assert executor.level == "operations"
+            assert "silent.acquire()" in (executor.reason or "")
+
+
+@under_a_debugger
 class TestRepetition:
     @pytest.mark.parametrize("store", [OneLine, WithCondition, LockReleasedBeforeTheWrite, Sleeps])
     def test_one_schedule_gives_one_execution(self, executor: LineExecutor, store: type[Store]) -> None:

@@ -20,6 +20,7 @@ from continuum_conformance.suite.races.scenarios import CLASSICS
 from continuum_conformance.suite.stores import Stores
 from continuum_conformance.suite.testing import PROFILES
 from tests.racing import contention, drivers, memory, more_postgres, postgres, sqlite, tasks
+from tests.unusual.minimal import MinimalHarness
 
 CHAPTER = ("FEN-5", "CON-1", "CON-2", "CON-3", "CON-4", "SNP-10")
 
@@ -133,6 +134,21 @@ def test_the_reference_in_memory_is_not_accused():
         assert {c: j.message for c, j in judgements.items() if j.verdict != "passed"} == {}
         assert session.race_level.name == "instructions"
         assert session.races["interleavings"] > 500
+    finally:
+        session.close_all()
+
+
+@pytest.mark.parametrize(
+    ("more", "name"), [((), "instructions"), (("shared",), "lines"), (("durable",), "lines")], ids=str
+)
+def test_a_store_outside_of_the_process_is_explored_at_lines(more, name):
+    class Harness(MinimalHarness):
+        capabilities = frozenset(more)
+
+    session = Session(Subject(Harness))
+    try:
+        assert level_of(session).name == name
+        assert level_of(session).costly == (name == "lines")
     finally:
         session.close_all()
 

@@ -71,6 +71,13 @@ ADAPTERS = {
     "key_values:DbmHarness": ("FEN-6", "DUR-1"),
     "key_values:LmdbHarness": STORES,
     "key_values:DuckHarness": ("FEN-6", "SNP-3"),
+    "one_log:LogHarness": ("FEN-6", "DUR-1"),
+    "maria:LockingHarness": ("FEN-6", "DUR-1", "DUR-3", "CLK-1"),
+    "maria:GuardedHarness": STORES,
+    "maria:NamedLockHarness": ("APP-1", "FEN-6"),
+    "maria:AsyncVersionsHarness": ("FEN-6", "DUR-1", "ATM-5"),
+    "etcd_leases:EtcdHarness": ("FEN-6", "LEA-5", "DUR-1"),
+    "memcached_cas:MemcachedHarness": ("FEN-6", "SNP-3"),
     "redis_lua:RedisHarness": STORES,
     "redis_lua:DurableRedisHarness": ("CLK-1", "DUR-2", "DUR-3", "DUR-5", "FEN-6"),
     "postgres_rows:SerializableHarness": ("SNP-5", "DUR-1"),
@@ -86,9 +93,20 @@ NEEDS = {
     "coroutines:AioSqliteHarness": "aiosqlite",
     "key_values:LmdbHarness": "lmdb",
     "key_values:DuckHarness": "duckdb",
+    "maria:LockingHarness": "pymysql",
+    "maria:GuardedHarness": "pymysql",
+    "maria:NamedLockHarness": "pymysql",
+    "maria:AsyncVersionsHarness": "aiomysql",
+    "memcached_cas:MemcachedHarness": "pymemcache",
     "redis_lua:RedisHarness": "redis",
     "redis_lua:DurableRedisHarness": "redis",
     "postgres_rows:AsyncpgHarness": "asyncpg",
+}
+SERVERS = {
+    "redis_lua": "redis-server",
+    "maria": "mariadbd",
+    "etcd_leases": "etcd",
+    "memcached_cas": "memcached",
 }
 
 
@@ -103,8 +121,9 @@ def test_a_correct_adapter_is_not_accused(adapter, stores):
     driver = NEEDS.get(adapter)
     if driver and importlib.util.find_spec(driver) is None:
         pytest.skip(f"{driver} is not installed")
-    if driver == "redis" and shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed")
+    server = SERVERS.get(adapter.partition(":")[0])
+    if server and shutil.which(server) is None:
+        pytest.skip(f"{server} is not installed")
     target = f"tests.unusual.{adapter}"
     if "postgres" in Subject(target).needs:
         try:

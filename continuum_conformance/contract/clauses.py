@@ -843,7 +843,7 @@ _ALL = (
         V2,
         "Every set of concurrent operations ends, and contention is waited out or retried inside and never surfaces.",
         "A deadlock or a serialization failure is the store's matter, not the engine's.",
-        "Lock in one order, retry 40001 and 40P01, and wait for a busy lock or an empty pool.",
+        "Lock in one order, retry 40001, 40P01 and 1213 (MySQL), and wait for a busy lock or an empty pool.",
     ),
     Clause(
         "CON-5",

@@ -20,6 +20,7 @@ import threading
 from _thread import get_ident
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from traceback import StackSummary
 from types import CodeType, FrameType, ModuleType, TracebackType
 from typing import Any, Protocol
 
@@ -36,7 +37,12 @@ LIMIT = 10.0
 GRACE = 0.25
 """Seconds after which a worker that comes to no site is taken to be blocked in something unknown."""
 PATIENCE = 3
-"""Runs with such a worker after which an adapter is explored by whole operations."""
+"""Runs with such a worker after which an adapter is explored by whole operations.
+
+At lines, that is for adapters over another store, a run does not count whose worker fell silent beside one that is
+held within its operation: it waits for a lock of the store's, a row's or a file's, and comes back once the other has
+moved on. And there only runs in a row count, for a store can be slow.
+"""
 
 _CALL: Touches = frozenset({(REAL_TIME, False)})
 _RETURN: Touches = frozenset({(REAL_TIME, True)})
@@ -262,12 +268,22 @@ class LineExecutor:
             return
         if turns.outsider is not None:
             self._fall(f"a thread of the adapter's own takes part: {turns.outsider}")
-        elif turns.detached:
+        elif self.level == "lines" and not turns.detached:
+            self._detached = 0
+        elif turns.detached and (self.level != "lines" or turns.detached_alone):
             self._detached += 1
             if self._detached >= PATIENCE:
                 self._fall(
-                    f"its calls block in something that the kit does not see, last in\n{turns.detached[-1]}"
+                    f"its calls block in something that the kit does not see, last {self._told(turns.detached[-1])}"
                 )
+
+    def _told(self, stack: StackSummary) -> str:
+        """Where the adapter stood, else the thread."""
+        entries = [entry for entry in stack if self._owns(entry.filename)] or list(stack)
+        if not entries:
+            return "outside of Python"
+        last = entries[-1]
+        return f"in {last.name} ({Path(last.filename).name}:{last.lineno}): {last.line}"
 
     # -- what is watched --
 

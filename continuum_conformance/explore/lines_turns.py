@@ -161,8 +161,10 @@ class Turns:
             worker.others = [other for other in self.workers if other is not worker]
         self.by_ident: dict[int, Worker] = {}
         self.execution = Execution()
-        self.detached: list[str] = []
+        self.detached: list[traceback.StackSummary] = []
         """Where workers were when they were detached."""
+        self.detached_alone = False
+        """Whether one was while no other was within its body: it does not wait for what that one has."""
         self.outsider: str | None = None
         """A thread that is no worker and took part."""
         self.failure: BaseException | None = None
@@ -511,7 +513,9 @@ class Turns:
         self._give_up()
 
     def _detach(self, worker: Worker, frame: FrameType | None) -> None:
-        self.detached.append(stack_of(frame))
+        self.detached.append(traceback.StackSummary() if frame is None else traceback.extract_stack(frame))
+        if not any(other.alive and other.started for other in worker.others):
+            self.detached_alone = True
         self.execution.diverged = True
         self.execution.waits += 1
         self.execution.steps.append(Step(worker.name, "does not come back", self._clock(), "silent"))

@@ -12,7 +12,7 @@ from tests.faulty.postgres import Harness, Journal
 WRONG: dict[str, tuple[str, ...]] = {}
 RIGHT: list[str] = []
 SEEN_IN: dict[str, str] = {}
-"""Threads in which such a fault was seen; see `tests.known_bad.registry`."""
+"""The address of a public thread about a fault of this kind, for those that are modelled on one."""
 
 
 def _register(cls, harness=Harness):

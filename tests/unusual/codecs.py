@@ -116,6 +116,11 @@ def unpack(data: bytes) -> Any:
     return value
 
 
+def unpack_all(data: bytes) -> list[Any]:
+    """Values that stand one behind the other."""
+    return list(unpack(_chunk(b"l", data)))
+
+
 def _read(data: memoryview, at: int) -> tuple[Any, int]:
     letter = data[at]
     (length,) = struct.unpack_from(">I", data, at + 1)

@@ -129,7 +129,7 @@ def _finest(session: Session) -> Level:
             return level
     if session.subject.is_async:
         return _tasks(session)
-    external = bool(session.subject.needs) or "durable" in session.capabilities
+    external = _external(session)
     files = own_files(session.handle("A").journal, session.subject.harness)
     if not files:
         return Level("threads", FreeThreads(), "the adapter has no Python source of its own")
@@ -178,8 +178,12 @@ def _tasks(session: Session) -> Level:
         session.handle(worker)
     if not isinstance(subject.loop, ControlledLoop):
         return Level("threads", FreeThreads(), "the adapter brings an event loop of its own")
-    external = bool(subject.needs) or "durable" in session.capabilities
-    return Level("tasks", TaskExecutor(subject.loop), costly=external)
+    return Level("tasks", TaskExecutor(subject.loop), costly=_external(session))
+
+
+def _external(session: Session) -> bool:
+    """Whether the store is outside of this process, so that each run waits for it."""
+    return bool(session.subject.needs) or not {"durable", "shared"}.isdisjoint(session.capabilities)
 
 
 def _free(session: Session, before: Level) -> Level:
