@@ -226,7 +226,7 @@ def usable_methods(asked: Sequence[str]) -> tuple[list[str], str]:
 def _machine() -> dict[str, str]:
     found = {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} on {platform.machine()}",
         "processors": str(os.cpu_count()),
     }
     if importlib.util.find_spec("frontrun") is not None:
