@@ -36,6 +36,8 @@ LIMIT = 10.0
 """Seconds to wait for something that only a thread outside of the run can give."""
 GRACE = 0.25
 """Seconds after which a worker that comes to no site is taken to be blocked in something unknown."""
+LEAST_GRACE, STEPS_OF_GRACE = 0.03, 10
+"""Of the time after which a worker is taken to be blocked beside another one: seconds, and longest steps."""
 PATIENCE = 3
 """Runs with such a worker after which an adapter is explored by whole operations.
 
@@ -109,6 +111,8 @@ class LineExecutor:
         self._modules = 0
         self._kinds: set[type] = set()
         self._detached = 0
+        # The longest step of late, in runs in which nobody fell silent.
+        self._longest: float | None = None
         if sys.version_info < (3, 12) and (sys.gettrace() is not None or threading.gettrace() is not None):
             self._fall("a debugger or a coverage tool has the trace function")
 
@@ -192,6 +196,7 @@ class LineExecutor:
             lambda worker: self._start(turns, worker, bodies[worker.name]),
             limit=self._limit,
             grace=max(self._grace, 1.0) if operations else self._grace,
+            beside=max(self._grace, 1.0) if operations else self._grace_beside(),
             clock=self.clock or itertools.count(1).__next__,
         )
         self._turns = turns
@@ -270,12 +275,22 @@ class LineExecutor:
             self._fall(f"a thread of the adapter's own takes part: {turns.outsider}")
         elif self.level == "lines" and not turns.detached:
             self._detached = 0
+            self._longest = max(turns.longest, 0.9 * (self._longest or 0.0))
         elif turns.detached and (self.level != "lines" or turns.detached_alone):
             self._detached += 1
             if self._detached >= PATIENCE:
                 self._fall(
                     f"its calls block in something that the kit does not see, last {self._told(turns.detached[-1])}"
                 )
+
+    def _grace_beside(self) -> float:
+        """How long a worker may be silent beside one that is held: a multiple of the longest step, where that is known.
+
+        Whoever waits for a lock of the store's costs this much in each run in which it does.
+        """
+        if self.level != "lines" or self._longest is None:
+            return self._grace
+        return min(self._grace, max(LEAST_GRACE, STEPS_OF_GRACE * self._longest))
 
     def _told(self, stack: StackSummary) -> str:
         """Where the adapter stood, else the thread."""

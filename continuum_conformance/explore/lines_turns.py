@@ -142,6 +142,7 @@ class Turns:
         start: starts a worker's body in its thread; what runs there must call `enter` first and `leave` last.
         limit: seconds to wait for something that is not the workers' own before the run is given up.
         grace: seconds after which a worker that does not come to a point is detached.
+        beside: the same for one beside another that is held within its body, and may have what it waits for.
         clock: numbers the steps.
     """
 
@@ -153,6 +154,7 @@ class Turns:
         *,
         limit: float,
         grace: float,
+        beside: float,
         clock: Callable[[], int],
     ) -> None:
         self._clock = clock
@@ -172,7 +174,10 @@ class Turns:
         """The thread that is starting a worker's body."""
         self._chooser = chooser
         self._start = start
-        self._limit, self._grace = limit, grace
+        self._limit, self._grace, self._beside = limit, grace, beside
+        self.longest = 0.0
+        """Seconds that the longest step took: of a worker that went on, until it came to its next point."""
+        self._went_on = time.monotonic()
         self._mutex = allocate_lock()
         self._caller = get_ident()
         self._call = allocate_lock()
@@ -221,6 +226,8 @@ class Turns:
             worker.site = site
             self._moves += 1
             worker.steps += 1
+            if (took := time.monotonic() - self._went_on) > self.longest:
+                self.longest = took
             if worker.fresh and not worker.detached:
                 self._begin(worker)
                 return
@@ -368,6 +375,7 @@ class Turns:
         self._tell(worker)
 
     def _moved(self, worker: Worker, touches: Touches | None) -> None:
+        self._went_on = time.monotonic()
         worker.move = Move(worker.name, touches, self._choice)
         self._choice = -1
         self.execution.moves.append(worker.move)
@@ -496,7 +504,9 @@ class Turns:
                     # (On a busy machine a thread can be kept from running for a quarter of a second.)
                     frame = sys._current_frames().get(turn.ident)
                     here = (frame, frame.f_lasti if frame is not None else -1)
-                    blocked = waited >= self._grace and here == looked and _sleeps(turn)
+                    grace = self._beside if _accompanied(turn) else self._grace
+                    blocked = waited >= grace and here == looked and _sleeps(turn)
+                    pace = grace / 2
                     if turn.ident and (blocked or waited >= self._limit):
                         self._detach(turn, frame)
                     looked = here
@@ -514,7 +524,7 @@ class Turns:
 
     def _detach(self, worker: Worker, frame: FrameType | None) -> None:
         self.detached.append(traceback.StackSummary() if frame is None else traceback.extract_stack(frame))
-        if not any(other.alive and other.started for other in worker.others):
+        if not _accompanied(worker):
             self.detached_alone = True
         self.execution.diverged = True
         self.execution.waits += 1
@@ -567,6 +577,11 @@ class Turns:
 # Threads of tools that may be there beside an adapter's: a test runner's, a debugger's, and the kit's own, which
 # wait for work that only the kit gives them.
 _HARMLESS = ("/continuum_conformance/", "/execnet/", "/xdist/", "/_pytest/", "pytest_timeout", "/pydevd")
+
+
+def _accompanied(worker: Worker) -> bool:
+    """Whether another one is within its body, and so may have what the worker waits for."""
+    return any(other.alive and other.started for other in worker.others)
 
 
 def _sleeps(worker: Worker) -> bool:
