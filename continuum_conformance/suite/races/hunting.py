@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from continuum_conformance.harness.reach import Reach
 from continuum_conformance.suite.lab import Session
 from continuum_conformance.suite.races.exploring import Explored, explore
 from continuum_conformance.suite.races.levels import level_of
@@ -104,10 +105,12 @@ def _base(act: Act) -> str:
     return {"append_seq": "append", "take_other_snapshot": "take_snapshot"}.get(act.op, act.op)
 
 
-def _known(capabilities: frozenset[str], ops: frozenset[str], workers: int) -> Iterator[Scenario]:
+def _known(
+    capabilities: frozenset[str], reach: Reach, ops: frozenset[str], workers: int
+) -> Iterator[Scenario]:
     for scenario in (*CLASSICS, *all_pairs(capabilities)):
         used = {_base(act) for mine in scenario.workers.values() for act in mine} - {"load", "get_run"}
-        if usable(scenario, capabilities) and len(scenario.workers) <= workers and (not ops or used <= ops):
+        if usable(scenario, capabilities, reach) and len(scenario.workers) <= workers and (not ops or used <= ops):
             yield scenario
 
 
@@ -136,7 +139,7 @@ def hunt(
     """
     found = Hunt()
     started = time.monotonic()
-    known = _known(session.capabilities, ops, workers) if strategy == "exhaustive" else iter(())
+    known = _known(session.capabilities, session.subject.reach, ops, workers) if strategy == "exhaustive" else iter(())
     while found.violation is None and (found.seconds < budget or not found.scenarios):
         level = level_of(session)
         found.level = level.name
