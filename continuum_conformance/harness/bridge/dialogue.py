@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from continuum_conformance.contract.errors import ERRORS
 from continuum_conformance.harness.answers import outcome_of_value
 from continuum_conformance.model import Kind, Operation, Outcome
-from continuum_conformance.model.tagged import Opaque, decode, encode
+from continuum_conformance.model.tagged import Opaque, decode, deep, encode
 
 __all__ = [
     "LONGEST",
@@ -119,7 +119,7 @@ def _json_object(line: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise Breach(f"it wrote a line that is no UTF-8 (at byte {error.start}): {_shown(line)}") from None
     try:
-        data = json.loads(text, parse_constant=_refuse)
+        data = _loads(text)
     except RecursionError:
         raise Breach(f"it wrote a line that is nested too deep: {_shown(line)}") from None
     except ValueError:
@@ -131,6 +131,14 @@ def _json_object(line: bytes) -> dict[str, Any]:
     if "\\u" in text and not _is_unicode(data):
         raise Breach(f"it wrote half of a surrogate pair: {_shown(line)}")
     return data
+
+
+def _loads(text: str) -> Any:
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except RecursionError:
+        with deep():
+            return json.loads(text, parse_constant=_refuse)
 
 
 def _is_unicode(data: Any) -> bool:

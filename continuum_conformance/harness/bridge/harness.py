@@ -57,6 +57,8 @@ class ProgramHarness:
 
     def __init__(self, command: str) -> None:
         self.command = command
+        self.dsn: str | None = None
+        self.directory: str | None = None
         self._lock = threading.RLock()
         self._numbers: dict[str, int] = {}
         self._common: Program | None = None
@@ -115,20 +117,28 @@ class ProgramHarness:
         return self._started({**self._environment(worker, dsn, directory), **(environment or {})})[0]
 
     def open(
-        self, worker: str, dsn: str | None, directory: str | None, *, shared: bool, seconds: float
+        self,
+        worker: str = "A",
+        dsn: str | None = None,
+        directory: str | None = None,
+        *,
+        shared: bool | None = None,
+        seconds: float = START_LIMIT,
     ) -> ProgramJournal:
         """One more handle for a worker.
 
         Args:
             worker: the worker's name.
-            dsn: by which it connects to its PostgreSQL.
-            directory: where its store is.
-            shared: whether the worker gets a process of its own.
+            dsn: by which it connects to its PostgreSQL; by default the harness's.
+            directory: where its store is; by default the harness's.
+            shared: whether the worker gets a process of its own; by default, whether `shared` is declared.
             seconds: within which it must be open.
 
         Raises:
             Trouble: when the program refuses, or goes wrong.
         """
+        dsn, directory = dsn or self.dsn, directory or self.directory
+        shared = "shared" in self.capabilities if shared is None else shared
         with self._lock:
             program = self._process_for(worker, dsn, directory) if shared else self._common_process(dsn, directory)
         return self.open_in(program, worker, dsn, directory, seconds)
