@@ -129,7 +129,10 @@ _NEED_A_TARGET = ("race", "simulate")
 
 def _target(parser: argparse.ArgumentParser, otherwise: str = "") -> None:
     parser.add_argument(
-        "target", metavar="TARGET", nargs="?", help=f"{_TARGET}{f'; by default {otherwise}' if otherwise else ''}"
+        "target",
+        metavar="TARGET",
+        nargs="?",
+        help=f"{_TARGET}{f'; by default {otherwise}' if otherwise else ''}",
     )
     parser.add_argument(
         "--exec",

@@ -150,7 +150,9 @@ def _program(table: Mapping[str, Any]) -> str | None:
     """The program that ``exec`` names in pyproject.toml, as a target."""
     command = table.get("exec")
     if command is not None and not isinstance(command, str):
-        raise Stop(2, f"`exec` in pyproject.toml is {command!r}; it must be a command, as in 'node bridge.mjs'")
+        raise Stop(
+            2, f"`exec` in pyproject.toml is {command!r}; it must be a command, as in 'node bridge.mjs'"
+        )
     return f"{PREFIX}{command}" if command else None
 
 

@@ -193,5 +193,3 @@ async def awaited(value: Any) -> Any:
 
 def _raise(error: BaseException, *_arguments: Any) -> Any:
     raise error
-
-

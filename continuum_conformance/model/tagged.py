@@ -25,9 +25,9 @@ from continuum_conformance.model.operations import Kind, Operation, Outcome
 __all__ = [
     "Opaque",
     "decode",
-    "deep",
     "decode_operation",
     "decode_outcome",
+    "deep",
     "encode",
     "encode_operation",
     "encode_outcome",

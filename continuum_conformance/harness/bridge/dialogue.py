@@ -93,7 +93,9 @@ class Dialogue:
             replies.append(self._read(line))
         self._scanned = len(self._unread)
         if self._scanned > LONGEST:
-            raise Breach(f"it wrote a line of more than {LONGEST // 2**20} MiB: {_shown(self._unread[:1000])}")
+            raise Breach(
+                f"it wrote a line of more than {LONGEST // 2**20} MiB: {_shown(self._unread[:1000])}"
+            )
         return replies
 
     @property
@@ -109,7 +111,9 @@ class Dialogue:
         op = self._outstanding.pop(number, None)
         if op is None:
             asked = ", ".join(map(str, self._outstanding)) or "none"
-            raise Breach(f"it answered request {number}, which is not outstanding ({asked} is): {_shown(line)}")
+            raise Breach(
+                f"it answered request {number}, which is not outstanding ({asked} is): {_shown(line)}"
+            )
         return Reply(number, op, data)
 
 
@@ -203,7 +207,9 @@ def outcome_of_reply(operation: str, data: Mapping[str, Any]) -> Outcome:
             return Outcome(Kind.GARBAGE, message=f"the answer cannot be read: {error}")
         return outcome_of_value(operation, value)
     if kind not in ("error", "raw"):
-        raise Breach(f'its reply to {operation} has the kind {kind!r:.60}; it must be "value", "error" or "raw"')
+        raise Breach(
+            f'its reply to {operation} has the kind {kind!r:.60}; it must be "value", "error" or "raw"'
+        )
     name = _text(operation, data, "error") or "an error without a name"
     message, path = _text(operation, data, "message"), _text(operation, data, "path")
     unknown, detail = data.get("unknown", False), _text(operation, data, "detail")
@@ -239,7 +245,11 @@ def reply_of_outcome(outcome: Outcome) -> dict[str, Any]:
         except Opaque as error:
             message = f"the answer holds {error.described}, which is no durable term"
             return {"kind": "raw", "error": "garbage", "message": message}
-    said = {"error": outcome.error or outcome.kind.value, "message": outcome.message, "detail": outcome.detail}
+    said = {
+        "error": outcome.error or outcome.kind.value,
+        "message": outcome.message,
+        "detail": outcome.detail,
+    }
     if outcome.path:
         said["path"] = outcome.path
     kind = "error" if outcome.kind is Kind.ERROR else "raw"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from continuum_conformance.contract.errors import ERRORS, JournalError, JournalUnavailable, NotDurable
@@ -13,7 +12,6 @@ from continuum_conformance.contract.targets import TargetError
 from continuum_conformance.harness.bridge.dialogue import (
     PROTOCOL,
     Breach,
-    LeftOut,
     encoded_arguments,
     outcome_of_reply,
 )
@@ -30,6 +28,9 @@ START_LIMIT = 60.0
 
 CLOSE_LIMIT = 10.0
 """Seconds within which it must have closed a handle, or taken its leave."""
+
+DETAILED = 30
+"""Lines of a program's stderr that stand below a finding."""
 
 FAILURES = (Breach, TooLate, Ended)
 
@@ -50,13 +51,15 @@ class ProgramHarness:
 
     Args:
         command: how the program is started, as a shell has it. It is run without one, in the current directory.
+        start: starts a process, given the command and what is added to its environment.
 
     Raises:
         TargetError: when it cannot be started, or its answer to hello is none.
     """
 
-    def __init__(self, command: str) -> None:
+    def __init__(self, command: str, *, start: Callable[[str, Mapping[str, str]], Program] = Program) -> None:
         self.command = command
+        self._start = start
         self.dsn: str | None = None
         self.directory: str | None = None
         self._lock = threading.RLock()
@@ -85,7 +88,7 @@ class ProgramHarness:
 
     def _started(self, environment: Mapping[str, str]) -> tuple[Program, dict[str, Any]]:
         try:
-            program = Program(self.command, environment)
+            program = self._start(self.command, environment)
         except TargetError as error:
             raise Trouble(str(error)) from None
         try:
@@ -140,7 +143,9 @@ class ProgramHarness:
         dsn, directory = dsn or self.dsn, directory or self.directory
         shared = "shared" in self.capabilities if shared is None else shared
         with self._lock:
-            program = self._process_for(worker, dsn, directory) if shared else self._common_process(dsn, directory)
+            program = (
+                self._process_for(worker, dsn, directory) if shared else self._common_process(dsn, directory)
+            )
         return self.open_in(program, worker, dsn, directory, seconds)
 
     def open_in(
@@ -255,7 +260,9 @@ def _text(said: Mapping[str, Any], member: str) -> str:
 def _names(said: Mapping[str, Any], member: str) -> frozenset[str]:
     found = said.get(member, [])
     if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
-        raise TargetError(f"the program's answer to hello has `{member}`: {found!r:.60}; it must be a list of texts")
+        raise TargetError(
+            f"the program's answer to hello has `{member}`: {found!r:.60}; it must be a list of texts"
+        )
     return frozenset(found)
 
 
@@ -291,7 +298,8 @@ class ProgramJournal:
 
     def failed(self, failure: Exception) -> Outcome:
         """The outcome of an operation in which the program did not keep to the protocol."""
-        detail = f"worker {self.worker} is {self._harness.command!r}, process {self.program.pid}"
+        said = self.program.stderr_tail(DETAILED)
+        detail = f"worker {self.worker} is {self._harness.command!r}; its stderr ends:\n{said or '(it wrote nothing)'}"
         if isinstance(failure, TooLate):
             return Outcome(Kind.HANG, error="hang", message=str(failure), unknown=True, detail=detail)
         name = "ProgramEnded" if isinstance(failure, Ended) else "ProtocolBreach"
@@ -302,7 +310,9 @@ class ProgramJournal:
         self._harness.closed(self, seconds)
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        outcome = self.perform(Operation(name, dict(zip(OPERATIONS[name], arguments, strict=True))), START_LIMIT)
+        outcome = self.perform(
+            Operation(name, dict(zip(OPERATIONS[name], arguments, strict=True))), START_LIMIT
+        )
         if outcome.ok:
             return outcome.value
         raise _raised(outcome)

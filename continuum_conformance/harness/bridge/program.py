@@ -30,7 +30,10 @@ PIECE = 1 << 18
 """Bytes that are read at once."""
 
 TAIL = 6
-"""Lines of a program's stderr that are told."""
+"""Lines of a program's stderr that are told in a sentence."""
+
+MOST_TAIL = 8_000
+"""Bytes of it that are looked at."""
 
 FAREWELL = 5.0
 """Seconds that a program has to end by itself once its standard input has ended."""
@@ -70,16 +73,7 @@ class Program:
         self.environment = dict(environment)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - no pipe: nobody reads it while the program runs
         try:
-            self._process = subprocess.Popen(
-                argv_of(command),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._errors,
-                env={**os.environ, **environment},
-                start_new_session=True,  # it may be a shell's child, and is stopped and killed with its children
-                bufsize=0,
-                restore_signals=False,  # SIGXFSZ stays ignored, so that a full disk is an error and no end
-            )
+            self._process = self._spawned(argv_of(command), {**os.environ, **environment})
         except OSError as error:
             self._errors.close()
             raise TargetError(f"the command {command!r} cannot be run: {error.strerror or error}") from None
@@ -95,6 +89,18 @@ class Program:
         self._failure: Exception | None = None
         self.handles: set[int | str] = set()
         """The handles that are open."""
+
+    def _spawned(self, argv: list[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=environment,
+            start_new_session=True,  # it may be a shell's child, and is stopped and killed with its children
+            bufsize=0,
+            restore_signals=False,  # SIGXFSZ stays ignored, so that a full disk is an error and no end
+        )
 
     @property
     def pid(self) -> int:
@@ -130,8 +136,14 @@ class Program:
         if kind == "value":
             return data.get("value")
         if kind not in ("error", "raw"):
-            raise self._broken(Breach(f'its reply to {op} has the kind {kind!r:.60}; "value", "error" or "raw" is due'))
-        raise Refused(str(data.get("error") or "an error"), str(data.get("message") or ""), str(data.get("detail") or ""))
+            raise self._broken(
+                Breach(f'its reply to {op} has the kind {kind!r:.60}; "value", "error" or "raw" is due')
+            )
+        raise Refused(
+            str(data.get("error") or "an error"),
+            str(data.get("message") or ""),
+            str(data.get("detail") or ""),
+        )
 
     def ask(
         self, op: str, arguments: Mapping[str, Any], seconds: float, handle: int | str | None = None
@@ -251,14 +263,19 @@ class Program:
         return f"it ended {how}{within}"
 
     def last_words(self) -> str:
-        """The tail of its stderr, as ``its stderr ends: ...``; empty when it wrote nothing there."""
+        """The tail of its stderr in a line, as ``its stderr ends: ...``; empty when it wrote nothing there."""
+        tail = " / ".join(line.strip() for line in self.stderr_tail(TAIL).splitlines() if line.strip())
+        return f"its stderr ends: {tail}" if tail else ""
+
+    def stderr_tail(self, lines: int) -> str:
+        """The last lines of its stderr, as far as it is still to be had."""
         try:
             size = os.fstat(self._errors.fileno()).st_size
-            tail = os.pread(self._errors.fileno(), 4000, max(0, size - 4000))
+            tail = os.pread(self._errors.fileno(), MOST_TAIL, max(0, size - MOST_TAIL))
         except (OSError, ValueError):
             return ""
-        lines = tail.decode("utf-8", "backslashreplace").strip().splitlines()[-TAIL:]
-        return f"its stderr ends: {' / '.join(line.strip() for line in lines)}" if lines else ""
+        text = tail.decode("utf-8", "backslashreplace").strip()
+        return "\n".join(line for line in text.splitlines()[-lines:])
 
     # -- its process --
 

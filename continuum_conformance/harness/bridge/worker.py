@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from continuum_conformance.harness.bridge.dialogue import encoded_arguments
 from continuum_conformance.harness.bridge.harness import FAILURES, ProgramHarness, Trouble
+from continuum_conformance.harness.bridge.program import Refused
 from continuum_conformance.harness.clocks import RIGHT, ClientClock, faketime
 from continuum_conformance.harness.handle import HarnessError
 from continuum_conformance.harness.subject import PROBE, Subject
@@ -63,7 +64,9 @@ class ProgramProcess:
         HarnessError: when it cannot be started or opened.
     """
 
-    def __init__(self, subject: Subject, worker: str, clock: ClientClock = RIGHT, wire: Wire | None = None) -> None:
+    def __init__(
+        self, subject: Subject, worker: str, clock: ClientClock = RIGHT, wire: Wire | None = None
+    ) -> None:
         harness = subject.harness
         if not isinstance(harness, ProgramHarness):
             raise TypeError("the harness is no program's")
@@ -78,7 +81,9 @@ class ProgramProcess:
         try:
             self._program = harness.start(worker, dsn, subject.directory, environment)
             try:
-                self._journal = harness.open_in(self._program, worker, dsn, subject.directory, self._limit * 3)
+                self._journal = harness.open_in(
+                    self._program, worker, dsn, subject.directory, self._limit * 3
+                )
             except BaseException:
                 self._program.drop()
                 raise
@@ -216,7 +221,7 @@ class ProgramProcess:
         try:
             if self._program.usable:
                 self._program.told("close", {}, self._limit, self._journal.handle)
-        except Exception as error:
+        except (*FAILURES, Refused) as error:
             raise HarnessError(f"in a second process, close failed: {error}") from None
         finally:
             self._harness.end(self._program)

@@ -20,7 +20,9 @@ EAST, WEST = ClientClock(zone="EAST-14"), ClientClock(zone="WEST+12")
 """The zones that are farthest from Greenwich, in POSIX's form, which needs no data base of zones."""
 
 
-NO_LIBRARY = Untried("a program's clock is set by libfaketime, which is not installed: install it (apt-get install libfaketime)")
+NO_LIBRARY = Untried(
+    "a program's clock is set by libfaketime, which is not installed: install it (apt-get install libfaketime)"
+)
 
 
 def _no_server(session: Session) -> str:

@@ -110,7 +110,11 @@ def _known(
 ) -> Iterator[Scenario]:
     for scenario in (*CLASSICS, *all_pairs(capabilities)):
         used = {_base(act) for mine in scenario.workers.values() for act in mine} - {"load", "get_run"}
-        if usable(scenario, capabilities, reach) and len(scenario.workers) <= workers and (not ops or used <= ops):
+        if (
+            usable(scenario, capabilities, reach)
+            and len(scenario.workers) <= workers
+            and (not ops or used <= ops)
+        ):
             yield scenario
 
 
@@ -139,7 +143,11 @@ def hunt(
     """
     found = Hunt()
     started = time.monotonic()
-    known = _known(session.capabilities, session.subject.reach, ops, workers) if strategy == "exhaustive" else iter(())
+    known = (
+        _known(session.capabilities, session.subject.reach, ops, workers)
+        if strategy == "exhaustive"
+        else iter(())
+    )
     while found.violation is None and (found.seconds < budget or not found.scenarios):
         level = level_of(session)
         found.level = level.name

@@ -41,6 +41,8 @@ export class PostgresJournal {
   constructor(dsn) {
     this.pool = new pg.Pool({ connectionString: dsn, max: 1 });
     this.pool.on('error', () => {}); // an idle connection was lost: the pool makes another one
+    // And one that is lost in use: without this it would end the whole process, beside failing its query.
+    this.pool.on('connect', (client) => client.on('error', () => {}));
   }
 
   async prepare() {
