@@ -19,7 +19,7 @@ from continuum_conformance.harness.subject import Subject
 from continuum_conformance.model import Operation
 from continuum_conformance.model.tagged import decode
 
-__all__ = ["serve"]
+__all__ = ["Server", "serve"]
 
 FOR_EVER = 86_400.0
 """Seconds that a call may take: who asks has a limit of its own."""
@@ -28,7 +28,7 @@ FOR_EVER = 86_400.0
 class _Served:
     """One handle, and the thread in which its requests are carried out, one after another."""
 
-    def __init__(self, server: _Server, handle: Handle) -> None:
+    def __init__(self, server: Server, handle: Handle) -> None:
         self._server, self._handle = server, handle
         self._requests: SimpleQueue[Mapping[str, Any] | None] = SimpleQueue()
         threading.Thread(target=self._work, name="served", daemon=True).start()
@@ -60,7 +60,9 @@ class _Served:
         return reply_of_outcome(call(operation))
 
 
-class _Server:
+class Server:
+    """Answers requests, and knows the handles. Replies are written to ``sink``, a line each, from any thread."""
+
     def __init__(self, subject: Subject, sink: BinaryIO) -> None:
         self._subject, self._sink = subject, sink
         self._writing = threading.Lock()
@@ -132,7 +134,7 @@ def serve(target: Any) -> None:
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     with os.fdopen(replies, "wb", buffering=0) as sink:
-        server = _Server(Subject(target, limit=FOR_EVER), sink)
+        server = Server(Subject(target, limit=FOR_EVER), sink)
         for line in sys.stdin.buffer:
             if not server.take(json.loads(line)):
                 break
