@@ -321,8 +321,8 @@ class Player:
         self._thread.start()
 
     def _play(self, replies):
-        with self._sink, self._source:
-            for reply, _ in zip(replies, self._source):
+        with self._sink, self._source, suppress(BrokenPipeError):
+            for reply, _ in zip(replies, self._source, strict=False):
                 self._sink.write(reply)
 
     def poll(self):
@@ -464,8 +464,7 @@ def test_a_thousand_corruptions_of_a_dialogue_never_crash_or_hang_the_kit(monkey
     for seed in range(1000):
         try:
             told = _scenario(_played_twice(_corrupted(lines, random.Random(seed))), 0.01)
-        except TargetError as error:
-            assert str(error)
+        except TargetError:
             seen["refused"] += 1
             continue
         assert "Traceback" not in told

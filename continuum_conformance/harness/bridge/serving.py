@@ -69,6 +69,7 @@ class Server:
         self._handles: dict[Any, _Served] = {}
 
     def reply(self, request: Mapping[str, Any], data: Mapping[str, Any]) -> None:
+        """Write the reply to a request."""
         line = json.dumps({"id": request["id"], **data}, separators=(",", ":"), allow_nan=False)
         with self._writing:
             self._sink.write(line.encode() + b"\n")
