@@ -61,7 +61,7 @@ const WRONG = {
   // An operation at once, and the process is gone.
   exits: class extends MemoryJournal {
     complete(...all) {
-      if (all[2] === 1) {
+      if (all[2] === 1n || all[2]?.size) {
         console.error('out of memory');
         process.exit(3);
       }
