@@ -78,12 +78,25 @@ def test_the_configuration_names_a_program(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("check", "--exec", "no-such-program-here"), "the command 'no-such-program-here' cannot be run: No such file"),
+        (
+            ("check", "--exec", "no-such-program-here"),
+            "the command 'no-such-program-here' cannot be run: No such file",
+        ),
         (("check", "--exec", ""), "the command is empty"),
         (("check", "--exec", "'half"), "cannot be split into words: No closing quotation"),
         (("check", "--exec", "echo hello"), "a line that is no JSON, on standard output"),
-        (("check", "--exec", "sh -c 'echo gone >&2; exit 3'"), "it ended with exit code 3, before it answered hello; its stderr ends: gone"),
-        (("check", "--exec", """sh -c 'read r; echo {\\"id\\":1,\\"kind\\":\\"value\\",\\"value\\":{\\"protocol\\":2}}'"""), "speaks version 2 of the protocol"),
+        (
+            ("check", "--exec", "sh -c 'echo gone >&2; exit 3'"),
+            "it ended with exit code 3, before it answered hello; its stderr ends: gone",
+        ),
+        (
+            (
+                "check",
+                "--exec",
+                """sh -c 'read r; echo {\\"id\\":1,\\"kind\\":\\"value\\",\\"value\\":{\\"protocol\\":2}}'""",
+            ),
+            "speaks version 2 of the protocol",
+        ),
         (("check", "in_memory", "--exec", "true"), "--exec names the adapter, and so does 'in_memory'"),
         (("race",), "race needs a TARGET, or --exec COMMAND"),
         (("serve", "nothing:Here"), "there is no module 'nothing'"),
@@ -102,7 +115,16 @@ def test_pytest_checks_a_program(pytester, project, monkeypatch):
     for name in ("ledger", "broken_ledger"):
         (pytester.path / f"{name}.py").write_text((EXAMPLES / f"{name}.py").read_text("utf-8"), "utf-8")
     monkeypatch.setenv("PYTHONPATH", f"{root}:{root / 'adapters'}:{pytester.path}")
-    options = ("--journal-exec", BROKEN, "--journal-profile", "quick", "-p", "no:cacheprovider", "-p", "continuum_conformance.plugin")
+    options = (
+        "--journal-exec",
+        BROKEN,
+        "--journal-profile",
+        "quick",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "continuum_conformance.plugin",
+    )
     result = pytester.runpytest_subprocess(*options, "-k", "LEA-4 and tokens")
     result.stdout.fnmatch_lines(["*journal: exec:*serve broken_ledger*"])
     assert result.parseoutcomes().get("failed", 0) >= 1

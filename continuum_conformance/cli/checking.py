@@ -284,6 +284,10 @@ def _notes(session: Session, printed: str) -> list[str]:
         f"{remark} ({times} times)" if times > 1 else remark
         for remark, times in session.remarks.most_common()
     ]
+    if session.left_out:
+        remarks.append(
+            f"{session.left_out} examples cannot be carried to another program in JSON, and were left out"
+        )
     return [text for text in (*session.subject.remarks, *remarks, printed) if text]
 
 

@@ -67,6 +67,8 @@ class ProgramHarness:
         self._common: Program | None = None
         self._idle: dict[str, Program] = {}
         self._running: list[Program] = []
+        self.took: dict[str, float] = {}
+        """How many seconds each operation took when it was last let alone, in second processes."""
         self.remarks: list[str] = []
         """What is odd about how its processes ended."""
         said = self._introduced()

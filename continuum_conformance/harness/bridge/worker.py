@@ -73,7 +73,6 @@ class ProgramProcess:
         self._harness: ProgramHarness = harness
         self._limit = subject.limit
         self._wire = wire
-        self._took = 0.0
         dsn = wire.dsn if wire is not None else subject.dsn
         environment = dict(faketime(clock))
         if clock.zone:
@@ -142,7 +141,6 @@ class ProgramProcess:
         del files
         number, before = self._begin(operation, line)
         self._begun = (operation, number, before)
-        self._stopped_at = line
         if not line or not self._reached(number, line):
             return False
         self._program.signal(signal.SIGSTOP)
@@ -169,12 +167,12 @@ class ProgramProcess:
         operation, number, before = self._begun
         self.go_on()
         outcome = self._outcome(operation, number)
-        return outcome, 0 if self._stopped_at else self._points(before)
+        return outcome, 0 if self._point else self._points(before)
 
     def _begin(self, operation: Operation, point: int) -> tuple[int, int]:
         before = self._wire.messages() if self._wire is not None else 0
         self._kept = self._wire.hold(point) if self._wire is not None and point else None
-        self._since = time.monotonic()
+        self._since, self._point, self._name = time.monotonic(), point, operation.name
         try:
             number = self._program.send(
                 operation.name, encoded_arguments(operation), self._limit, self._journal.handle
@@ -186,7 +184,8 @@ class ProgramProcess:
     def _reached(self, number: int, point: int) -> bool:
         """Whether it came to the point, and not to the end of the operation before that."""
         if self._kept is None:
-            return not self._program.awaits(number, self._took * (point - 1) / MOMENTS)
+            took = self._harness.took.get(self._name, 0.0)
+            return not self._program.awaits(number, took * (point - 1) / MOMENTS)
         deadline = self._since + self._limit
         while not self._kept() and time.monotonic() < deadline:
             if self._program.awaits(number, LOOK):
@@ -200,7 +199,8 @@ class ProgramProcess:
             data = self._program.reply(number, operation.name, self._limit * 2)
         except FAILURES as failure:
             return self._journal.failed(failure)
-        self._took = time.monotonic() - self._since
+        if not self._point:
+            self._harness.took[operation.name] = time.monotonic() - self._since
         return self._journal.heard(operation, data)
 
     def _points(self, before: int) -> int:
