@@ -167,6 +167,14 @@ def test_the_example_in_memory_conforms():
     assert set(verdicts.values()) <= {"passed", "not_applicable", "unsupported"}
 
 
+@pytest.mark.skipif(shutil.which("elixir") is None, reason="Elixir is not installed")
+def test_the_skeleton_in_elixir_conforms():
+    program = HERE.parent / "docs/examples/bridge-elixir/bridge.exs"
+    verdicts, found = _judged(f"exec:elixir {program}", "CAP,APP-3,LEA-10,FEN-2,SNP-5,SNP-13,RUN-7")
+    assert not found
+    assert set(verdicts.values()) <= {"passed", "not_applicable", "unsupported"}
+
+
 def test_the_example_over_postgres_conforms(with_pg, server):
     program = with_pg / "docs/examples/bridge-node/postgres.mjs"
     verdicts, found = _judged(
@@ -181,7 +189,7 @@ def test_the_example_over_postgres_conforms(with_pg, server):
 @needs_node
 def test_the_guides_early_version_is_where_its_expected_failure_file_says(capsys):
     command = ["check", "--exec", f"{NODE} {EXAMPLE / 'early.mjs'}", "--profile", "quick"]
-    only = ["--only", "RUN-2,RUN-3,APP-2"]
+    only = ["--only", "RUN-2,RUN-3,SNP-6,LEA-10"]
     assert main([*command, *only]) == 1
     assert main([*command, *only, "--expected", str(EXAMPLE / "expected.txt")]) == 0
     assert "failed as expected" in " ".join(capsys.readouterr().out.split())

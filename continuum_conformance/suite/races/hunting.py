@@ -35,6 +35,8 @@ RUNS_EACH = 60
 """Schedules of one random program."""
 KNOWN_LIMIT = 5_000
 """Schedules of one known scenario."""
+FREE_LIMIT = 100
+"""Rounds of one in free threads, where no walk ever ends."""
 
 
 @dataclass
@@ -153,7 +155,8 @@ def hunt(
         found.level = level.name
         scenario = next((s for s in known if s.name not in corpus.done), None)
         if scenario is not None:
-            explored = explore(session, scenario, level.executor, limit=KNOWN_LIMIT)
+            limit = FREE_LIMIT if level.name == "threads" else KNOWN_LIMIT
+            explored = explore(session, scenario, level.executor, limit=limit)
             if explored.exhausted:
                 corpus.done.add(scenario.name)
         else:
