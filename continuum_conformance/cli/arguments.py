@@ -124,7 +124,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
-_NEED_A_TARGET = ("race", "simulate")
+_NEED_A_TARGET = ("race", "simulate", "bench")
 
 
 def _target(parser: argparse.ArgumentParser, otherwise: str = "") -> None:
@@ -299,7 +299,7 @@ def _simulate(parser: argparse.ArgumentParser) -> None:
 
 
 def _bench(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", metavar="TARGET", help=_TARGET)
+    _target(parser)
     parser.add_argument(
         "--against",
         metavar="TARGET2",
