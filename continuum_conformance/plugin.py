@@ -29,6 +29,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="check this adapter: module:Harness, or an installed adapter's name; without paths nothing else is collected",
     )
     group.addoption(
+        "--journal-exec",
+        metavar="COMMAND",
+        help="check this program instead: one in any language that speaks the bridge's protocol, as in 'node bridge.mjs'",
+    )
+    group.addoption(
         "--journal-profile",
         choices=("quick", "standard", "thorough"),
         help="how much is tried (default: standard)",
@@ -66,6 +71,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """Join in when an adapter is named."""
     if config.getoption("hypothesis_profile", None) in ("quick", "standard", "thorough"):
         _register_hypothesis_profiles()
+    command = config.getoption("journal_exec")
+    if command:
+        if config.getoption("journal"):
+            raise pytest.UsageError("--journal and --journal-exec both name an adapter; give one of them")
+        config.option.journal = f"exec:{command}"
     if config.getoption("journal"):
         _join(config, _take_ids(config))
     elif config.getoption("journal_expected"):

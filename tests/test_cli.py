@@ -15,6 +15,8 @@ from xml.etree import ElementTree
 import pytest
 
 from continuum_conformance.cli import main
+from continuum_conformance.contract.clauses import CLAUSES
+from continuum_conformance.suite.check import Judgement, exit_code
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 LEDGER, BROKEN = "ledger:LedgerHarness", "broken_ledger:BrokenLedgerHarness"
@@ -492,3 +494,12 @@ def test_a_mistake_of_the_kits_own_is_told_in_a_line(
     assert "Traceback" not in err
     kept = Path(err.rpartition(" ")[2].strip())
     assert "KeyError: 'missing'" in kept.read_text("utf-8")
+
+
+@pytest.mark.parametrize(("expected", "code"), [(None, 3), ("not before issue 12", 0)])
+def test_what_was_not_judged_needs_a_line_of_its_own(expected: str | None, code: int) -> None:
+    judgements = [
+        Judgement(CLAUSES["SNP-6"], "failed", expected="dropped"),
+        Judgement(CLAUSES["ISO-3"], "not_run", "SNP-6 is broken", expected=expected),
+    ]
+    assert exit_code(judgements) == code

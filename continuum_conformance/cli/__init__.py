@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from continuum_conformance.cli.arguments import parser
+from continuum_conformance.cli.arguments import parsed
 from continuum_conformance.cli.console import Console
 from continuum_conformance.cli.stop import Stop
 from continuum_conformance.suite.leaving import leave_in_time, threads_now
@@ -32,6 +32,7 @@ _COMMANDS = {
     "race": "racing:race",
     "simulate": "simulating:simulate",
     "bench": "benching:bench",
+    "serve": "serving:serve",
     "clauses": "catalogue:clauses",
     "adapters": "catalogue:adapters",
     "bench detection": "benchmarks.detecting:detection",
@@ -68,7 +69,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
         detecting = importlib.import_module("continuum_conformance.cli.benchmarks.detecting")
         found: argparse.Namespace = detecting.parser().parse_args(arguments[2:])
         return found
-    return parser().parse_args(arguments)
+    return parsed(arguments)
 
 
 def _command(name: str) -> Callable[[argparse.Namespace, Console], int]:

@@ -11,9 +11,10 @@ from continuum_conformance import __version__
 from continuum_conformance.contract.capabilities import CAPABILITIES
 from continuum_conformance.contract.clauses import CONTRACT_VERSION, select
 from continuum_conformance.contract.journal import OPERATIONS
+from continuum_conformance.harness.bridge.harness import PREFIX
 from continuum_conformance.harness.subject import CALL_LIMIT
 
-__all__ = ["POSTGRES_CHOICES", "PROFILES", "command_parser", "count_of", "parser", "seconds_of"]
+__all__ = ["POSTGRES_CHOICES", "PROFILES", "command_parser", "count_of", "parsed", "parser", "seconds_of"]
 
 PROFILES = ("quick", "standard", "thorough")
 BENCH_PARTS = ("pace", "growth", "bytes", "limits")
@@ -98,6 +99,7 @@ def parser() -> argparse.ArgumentParser:
         command("simulate", "simulate clusters of workers over an adapter, under faults", _SIMULATE_CODES)
     )
     _bench(command("bench", "measure how fast an adapter is", _BENCH_CODES))
+    _serve(command("serve", "offer an adapter in Python as a program on the bridge (docs/bridge.md)"))
     _clauses(command("clauses", "print the clauses of the contract"))
     _adapters(command("adapters", "list the installed adapters"))
     return whole
@@ -108,12 +110,45 @@ def command_parser(prog: str, description: str) -> argparse.ArgumentParser:
     return _Parser(prog=prog, description=description)
 
 
-def _check(parser: argparse.ArgumentParser) -> None:
+def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options. ``target`` is an ``exec:`` target where the command was given one with ``--exec``."""
+    whole = parser()
+    options = whole.parse_args(arguments)
+    command = getattr(options, "exec", None)
+    if command is not None:
+        if options.target:
+            whole.error(f"--exec names the adapter, and so does {options.target!r}; give one of them")
+        options.target = f"{PREFIX}{command}"
+    elif options.command in _NEED_A_TARGET and not options.target:
+        whole.error(f"{options.command} needs a TARGET, or --exec COMMAND")
+    return options
+
+
+_NEED_A_TARGET = ("race", "simulate", "bench")
+
+
+def _target(parser: argparse.ArgumentParser, otherwise: str = "") -> None:
     parser.add_argument(
         "target",
         metavar="TARGET",
         nargs="?",
-        help=f"{_TARGET}; by default CONTINUUM_JOURNAL, else `journal` in [tool.continuum-conformance] of pyproject.toml",
+        help=f"{_TARGET}{f'; by default {otherwise}' if otherwise else ''}",
+    )
+    parser.add_argument(
+        "--exec",
+        metavar="COMMAND",
+        help="in place of TARGET: a program in any language that speaks the bridge's protocol, as in 'node bridge.mjs'",
+    )
+
+
+def _serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("target", metavar="TARGET", help=_TARGET)
+
+
+def _check(parser: argparse.ArgumentParser) -> None:
+    _target(
+        parser,
+        "CONTINUUM_JOURNAL, else `journal` or `exec` in [tool.continuum-conformance] of pyproject.toml",
     )
     plan = parser.add_argument_group("what is tried")
     plan.add_argument(
@@ -161,9 +196,7 @@ def _check(parser: argparse.ArgumentParser) -> None:
 
 def _replay(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="a replay file, as in out/FEN-3.json")
-    parser.add_argument(
-        "target", metavar="TARGET", nargs="?", help=f"{_TARGET}; by default the one that the file names"
-    )
+    _target(parser, "the one that the file names")
     parser.add_argument(
         "--isolation-spec",
         metavar="SPEC",
@@ -174,7 +207,7 @@ def _replay(parser: argparse.ArgumentParser) -> None:
 
 
 def _race(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", metavar="TARGET", help=_TARGET)
+    _target(parser)
     group = parser.add_argument_group("what is tried")
     group.add_argument(
         "--ops",
@@ -209,7 +242,7 @@ def _race(parser: argparse.ArgumentParser) -> None:
 
 
 def _simulate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", metavar="TARGET", help=_TARGET)
+    _target(parser)
     world = parser.add_argument_group("the worlds")
     world.add_argument(
         "--workers", type=_count(1, 100), default=3, metavar="N", help="how many workers (default: 3)"
@@ -266,7 +299,7 @@ def _simulate(parser: argparse.ArgumentParser) -> None:
 
 
 def _bench(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("target", metavar="TARGET", help=_TARGET)
+    _target(parser)
     parser.add_argument(
         "--against",
         metavar="TARGET2",

@@ -8,7 +8,7 @@ import os
 import platform
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -30,6 +30,7 @@ from continuum_conformance.cli.interrupts import Interrupts, WatchedSession
 from continuum_conformance.cli.stop import Stop
 from continuum_conformance.contract.clauses import CONTRACT_VERSION
 from continuum_conformance.harness import HarnessError
+from continuum_conformance.harness.bridge.harness import PREFIX
 from continuum_conformance.postgres import mask
 from continuum_conformance.report import (
     ClauseResult,
@@ -126,7 +127,7 @@ def _run_of(options: argparse.Namespace) -> tuple[_Run, Path | None]:
     if target:
         folder = None
     else:
-        target = table.get("journal")
+        target = table.get("journal") or _program(table)
     if not target or not isinstance(target, str):
         raise Stop(
             2,
@@ -143,6 +144,16 @@ def _run_of(options: argparse.Namespace) -> tuple[_Run, Path | None]:
     return _Run(
         options, target, Plan(PLANS[profile], options.seed, options.only, expected, options.first)
     ), folder
+
+
+def _program(table: Mapping[str, Any]) -> str | None:
+    """The program that ``exec`` names in pyproject.toml, as a target."""
+    command = table.get("exec")
+    if command is not None and not isinstance(command, str):
+        raise Stop(
+            2, f"`exec` in pyproject.toml is {command!r}; it must be a command, as in 'node bridge.mjs'"
+        )
+    return f"{PREFIX}{command}" if command else None
 
 
 def _require_writable(options: argparse.Namespace) -> None:
@@ -273,6 +284,10 @@ def _notes(session: Session, printed: str) -> list[str]:
         f"{remark} ({times} times)" if times > 1 else remark
         for remark, times in session.remarks.most_common()
     ]
+    if session.left_out:
+        remarks.append(
+            f"{session.left_out} examples cannot be carried to another program in JSON, and were left out"
+        )
     return [text for text in (*session.subject.remarks, *remarks, printed) if text]
 
 
@@ -327,7 +342,9 @@ def _environment(run: _Run) -> dict[str, str]:
 def _command(run: _Run) -> str:
     """The command line that tries the same again. The DSN stays out: it is not the reader's."""
     options = run.options
-    parts = ["continuum-conformance", "check", run.target]
+    program = run.target.startswith(PREFIX)
+    named = ["--exec", run.target.removeprefix(PREFIX)] if program else [run.target]
+    parts = ["continuum-conformance", "check", *named]
     parts += ["--profile", run.plan.profile.name, "--seed", str(run.plan.seed)]
     if options.only:
         parts += ["--only", ",".join(options.only)]

@@ -136,6 +136,7 @@ class GatedExecutor:
         listeners: for a worker whose handle is another one's, the name under which that was opened.
         limit: seconds without any movement after which a run is given up.
         grace: seconds of silence after which a worker is taken to wait in its client.
+        elsewhere: whether a worker's code runs outside of this process just now; None where all is in it.
 
     Raises:
         PostgresUnavailable: the server cannot be reached, or refuses the triggers.
@@ -151,8 +152,10 @@ class GatedExecutor:
         listeners: Mapping[str, str] | None = None,
         limit: float = LIMIT,
         grace: float = GRACE,
+        elsewhere: Callable[[], bool] | None = None,
     ) -> None:
         self.gate = gate
+        self.elsewhere = elsewhere
         self.listeners = dict(listeners or {})
         self.clock: Callable[[], int] | None = None
         self.limit = limit
@@ -483,7 +486,7 @@ class _Run:
             if active:
                 silent, grace = now - silent_since, self._executor.grace * _load()
                 # A thread that turns in a circle until another one moves is waiting, too.
-                unsure = silent < grace or (silent < 10 * grace and _threads_run())
+                unsure = silent < grace or (silent < 10 * grace and self._code_runs())
                 if unsure or self._opening() or not (self._able() or busy):
                     if now - moved > self._executor.limit:
                         self._hang(active)
@@ -500,7 +503,7 @@ class _Run:
                 # Who waits in the client may have been woken, and says so in its own time.
                 if not any(w.in_client and not w.finished for w in self._workers.values()):
                     return
-                if not gate.poll(self._executor.grace * _load() / 10) and not _threads_run():
+                if not gate.poll(self._executor.grace * _load() / 10) and not self._code_runs():
                     return
                 self._reconsider()
                 continue
@@ -523,6 +526,10 @@ class _Run:
                 if gate.poll(pause):
                     silent_since = time.monotonic()
                 pause = min(pause * 1.5, 0.02)
+
+    def _code_runs(self) -> bool:
+        elsewhere = self._executor.elsewhere
+        return _threads_run() or (elsewhere is not None and elsewhere())
 
     def _able(self) -> bool:
         return any(w.point is not None or self._pending(w) is not None for w in self._workers.values())

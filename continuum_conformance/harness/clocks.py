@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import time_machine
-
 __all__ = ["RIGHT", "ClientClock", "faketime", "wrong_clock"]
 
 
@@ -48,6 +46,8 @@ def wrong_clock(clock: ClientClock, *, tick: bool = True) -> Iterator[None]:
         clock: what they tell.
         tick: whether time goes on; else it stands still.
     """
+    import time_machine  # slow to import, and of use to few
+
     before = os.environ.get("TZ")
     try:
         _set_zone(clock.zone or before)

@@ -115,6 +115,8 @@ class SecondProcess:
         return self._process.pid
 
     broken = False
+    grain = "line"
+    """What its points within an operation are."""
     _begun: dict[str, Any]
 
     def call(self, operation: Operation, *, limit: float | None = None, then: object = None) -> Outcome:  # noqa: ARG002

@@ -11,41 +11,32 @@ import contextlib
 import copy
 import inspect
 import pickle
-import traceback
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from continuum_conformance.contract.capabilities import CAPABILITIES, EXTENSIONS
-from continuum_conformance.contract.errors import JournalError
 from continuum_conformance.contract.records import Instance
-from continuum_conformance.contract.targets import TargetError, harness_of, needs_of
+from continuum_conformance.contract.targets import TargetError, needs_of
 from continuum_conformance.contract.terms import shown
-from continuum_conformance.harness.cancelling import Cancelling, cancelled_at
+from continuum_conformance.harness.answers import said, trace_of
+from continuum_conformance.harness.bridge.handle import ProgramHandle
+from continuum_conformance.harness.bridge.harness import ProgramHarness, Trouble
+from continuum_conformance.harness.handle import Handle, HarnessError, awaited
+from continuum_conformance.harness.loading import harness_of
 from continuum_conformance.harness.nursery import Nursery
+from continuum_conformance.harness.reach import IN_PYTHON, OF_A_PROGRAM, Reach
 from continuum_conformance.harness.threads import AdapterInterrupt, CallThread, Hung, LoopThread
-from continuum_conformance.model import Garbage, Kind, Operation, Outcome, normalise
+from continuum_conformance.model import Operation
 
 __all__ = ["CALL_LIMIT", "PROBE", "Handle", "HarnessError", "Subject"]
-
-_HERE = Path(__file__).parent
 
 SERVER_LIMIT = 60.0
 """Seconds within which a harness must have killed or started its server."""
 
 CALL_LIMIT = 10.0
 """Seconds within which a call must come back; longer is a hang, which is a finding."""
-
-
-class HarnessError(Exception):
-    """The author's ``open``, ``close`` or ``translate`` failed; the message says how, ``detail`` where."""
-
-    def __init__(self, message: str, detail: str = "") -> None:
-        super().__init__(message)
-        self.detail = detail
 
 
 def declared(harness: Any) -> frozenset[str]:
@@ -74,201 +65,6 @@ PROBE = Operation("get_run", {"instance": Instance("probe"), "run_id": str(UUID(
 """A read that finds nothing, and that every journal answers."""
 
 
-class Handle:
-    """One opened journal, and the thread or loop on which it is called."""
-
-    def __init__(
-        self, subject: Subject, harness: Any, journal: Any, worker: str, runner: CallThread | LoopThread
-    ) -> None:
-        self._subject = subject
-        self._harness = harness
-        self._runner = runner
-        self.journal = journal
-        self.worker = worker
-        self.broken = False
-
-    def call(
-        self, operation: Operation, *, limit: float | None = None, then: Callable[[], None] | None = None
-    ) -> Outcome:
-        """Carry out an operation and tell what came of it. Raises only ``KeyboardInterrupt``, the user's own.
-
-        Args:
-            operation: what to do; its arguments are passed by position.
-            limit: seconds, instead of the subject's.
-            then: called after the call's first step: on return in the sync form, at the first suspension in
-                the async form (TRM-4).
-        """
-        method = self._method(operation.name)
-        if method is None:
-            return Outcome(
-                Kind.ERROR, error="NotImplementedError", message=f"the journal has no {operation.name}"
-            )
-        seconds = limit if limit is not None else self._subject.limit
-        arguments = operation.positional()
-        try:
-            if isinstance(self._runner, LoopThread):
-                value = self._runner.run(lambda: _awaited(method(*arguments)), seconds, then=then)
-            else:
-                value = self._runner.run(lambda: method(*arguments), seconds)
-                if then is not None:
-                    then()
-        except Hung as hung:
-            self.broken = True
-            return Outcome(Kind.HANG, error="hang", message=str(hung), unknown=True, detail=hung.stack)
-        except AdapterInterrupt as interrupt:
-            return self._outcome_of(interrupt.error)
-        except KeyboardInterrupt:
-            raise  # Ctrl-C while we waited
-        except BaseException as error:  # noqa: BLE001 - the adapter's code: all that it raises is its answer
-            return self._outcome_of(error)
-        return self._answered(operation, value)
-
-    @property
-    def is_async(self) -> bool:
-        """Whether it is called on an event loop."""
-        return isinstance(self._runner, LoopThread)
-
-    def _method(self, name: str) -> Callable[..., Any] | None:
-        """The journal's method; where even looking it up raises, one that raises that."""
-        try:
-            found: Callable[..., Any] | None = getattr(self.journal, name, None)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a __getattr__ of the author's
-            return partial(_raise, error)
-        return found
-
-    def direct(self, operation: Operation, *, traced: bool = True) -> Outcome:
-        """Carry out an operation of a sync journal in the calling thread, without a time limit. Never raises.
-
-        Contract errors bear no traceback unless they are ``traced``, which takes longer than most operations.
-        """
-        method = self._method(operation.name)
-        if method is None:
-            return Outcome(
-                Kind.ERROR, error="NotImplementedError", message=f"the journal has no {operation.name}"
-            )
-        try:
-            value = method(*operation.positional())
-        except BaseException as error:  # noqa: BLE001 - the adapter's code: all that it raises is its answer
-            return self._outcome_of(error, traced=traced)
-        return self._answered(operation, value)
-
-    async def direct_async(self, operation: Operation) -> Outcome:
-        """Carry out an operation of an async journal in the calling task. Raises only ``CancelledError``."""
-        method = self._method(operation.name)
-        if method is None:
-            return Outcome(
-                Kind.ERROR, error="NotImplementedError", message=f"the journal has no {operation.name}"
-            )
-        try:
-            value = await _awaited(method(*operation.positional()))
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:  # noqa: BLE001 - the adapter's code: all that it raises is its answer
-            return self._outcome_of(error)
-        return self._answered(operation, value)
-
-    def cancelled(self, operation: Operation, number: int) -> tuple[Outcome, Cancelling]:
-        """Carry out an operation of an async journal, cancelled where it waits for the ``number``-th time, from 1.
-
-        Returns:
-            The outcome, which is unknown where it raised ``CancelledError``, and how it came to it.
-        """
-        if not isinstance(self._runner, LoopThread):
-            raise TypeError("only an async journal can be cancelled")
-        try:
-            found: Cancelling = self._runner.run(
-                lambda: cancelled_at(self.direct_async(operation), number), self._subject.limit
-            )
-        except Hung as hung:
-            self.broken = True
-            outcome = Outcome(Kind.HANG, error="hang", message=str(hung), unknown=True, detail=hung.stack)
-            return outcome, Cancelling(struck=True)
-        if found.raised:
-            gone = Outcome(Kind.ERROR, error="JournalUnavailable", message="it was cancelled", unknown=True)
-            return gone, found
-        return found.answer, found
-
-    def _answered(self, operation: Operation, value: Any) -> Outcome:
-        if inspect.iscoroutine(value):
-            value.close()
-            return Outcome(
-                Kind.GARBAGE,
-                message=f"{operation.name} returned a coroutine, but append is no coroutine function",
-            )
-        return outcome_of_value(operation.name, value)
-
-    def _outcome_of(self, error: BaseException, *, traced: bool = True) -> Outcome:
-        detail = _trace(error) if traced or not isinstance(error, JournalError) else ""
-        raw = Outcome.raised(error, detail)
-        if isinstance(error, NotImplementedError):
-            return replace(raw, kind=Kind.ERROR, error="NotImplementedError")
-        translate = getattr(self._harness, "translate", None)
-        if isinstance(error, JournalError) or not callable(translate):
-            return raw
-        try:
-            translated = translate(error)
-        except KeyboardInterrupt:
-            raise  # Ctrl-C: this runs in our own thread
-        except BaseException as wrong:  # noqa: BLE001 - the author's code
-            return replace(raw, message=f"{raw.message} (and translate() raised {_said(wrong)})")
-        if isinstance(translated, JournalError):
-            return Outcome.raised(translated, detail)
-        if translated is not None:
-            odd = f"translate() gave {shown(translated)}, which is no JournalError"
-            return replace(raw, message=f"{raw.message} (and {odd})")
-        return raw
-
-    def inside(self, act: Callable[[], Any], limit: float | None = None) -> Any:
-        """Run something in the thread in which the journal is called. Raises what it raises."""
-        limit = self._subject.limit if limit is None else limit
-        if isinstance(self._runner, LoopThread):
-            return self._runner.run(lambda: _awaited(act()), limit)
-        return self._runner.run(act, limit)
-
-    def close(self) -> None:
-        """Close through the harness, when it has a ``close``. Raises `HarnessError`."""
-        self._subject.close(self)
-
-
-def outcome_of_value(name: str, value: Any) -> Outcome:
-    """The outcome of a call that answered, with garbage told from an answer."""
-    try:
-        answer, remark = normalise(name, value)
-    except Garbage as garbage:
-        return Outcome(Kind.GARBAGE, message=str(garbage))
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a foreign record's properties may raise anything
-        return Outcome(
-            Kind.GARBAGE, message=f"the answer cannot be read: {_said(error)}", detail=_trace(error)
-        )
-    return Outcome.of(answer, remark)
-
-
-async def _awaited(value: Any) -> Any:
-    return await value if inspect.isawaitable(value) else value
-
-
-def _raise(error: BaseException, *_arguments: Any) -> Any:
-    raise error
-
-
-def _said(error: BaseException) -> str:
-    """An exception's name and text, whatever its __str__ does."""
-    raw = Outcome.raised(error)
-    return f"{type(error).__name__}: {raw.message}" if raw.message else type(error).__name__
-
-
-def _trace(error: BaseException) -> str:
-    try:
-        frames = traceback.extract_tb(error.__traceback__)
-        kept = [frame for frame in frames if Path(frame.filename).parent != _HERE]
-        lines = traceback.format_list(kept[-12:]) + traceback.format_exception_only(error)
-        if not kept and error.__cause__ is not None:
-            lines.insert(0, _trace(error.__cause__))  # a coroutine that raised StopIteration, say
-        return "".join(lines)
-    except Exception as wrong:  # noqa: BLE001 - a foreign exception may not even print
-        return f"{type(error).__name__} (its traceback cannot be shown: {type(wrong).__name__})"
-
-
 @dataclass
 class HarnessServer:
     """A server that the harness kills and starts, as `postgres.PostgresServer` has it."""
@@ -294,11 +90,11 @@ class HarnessServer:
     def _act(self, name: str) -> None:
         thread = CallThread(name)
         try:
-            thread.run(lambda: asyncio.run(_awaited(getattr(self.harness, name)())), SERVER_LIMIT)
+            thread.run(lambda: asyncio.run(awaited(getattr(self.harness, name)())), SERVER_LIMIT)
         except Hung as hung:
             raise HarnessError(f"{name}() did not come back: {hung}", hung.stack) from None
         except Exception as error:
-            raise HarnessError(f"{name}() raised {_said(error)}", _trace(error)) from error
+            raise HarnessError(f"{name}() raised {said(error)}", trace_of(error)) from error
         finally:
             thread.stop()
 
@@ -357,6 +153,11 @@ class Subject:
         return str(getattr(self.harness, "name", None) or type(self.harness).__name__)
 
     @property
+    def reach(self) -> Reach:
+        """What the kit can do to the adapter besides calling it."""
+        return OF_A_PROGRAM if isinstance(self.harness, ProgramHarness) else IN_PYTHON
+
+    @property
     def is_async(self) -> bool:
         """Whether the journals opened so far are async."""
         return self._loop is not None
@@ -367,6 +168,8 @@ class Subject:
         Raises:
             HarnessError: when the author's ``open`` raises, hangs, or returns no journal.
         """
+        if isinstance(self.harness, ProgramHarness):
+            return self._open_program(self.harness, worker)
         harness = self._guard("setting the harness's dsn or directory", lambda: self._equipped(worker))
         if self._loop is not None and not self._loop.alive(self.limit):
             self._loop = LoopThread(self.new_loop)  # a call that hung blocks the old one
@@ -397,6 +200,17 @@ class Subject:
             thread.stop()
             return handle
         return self._open_on(self._loop, harness, worker)
+
+    def _open_program(self, harness: ProgramHarness, worker: str) -> Handle:
+        dsn = None
+        if "postgres" in self.needs:
+            dsn = self.dsn_for(worker) if self.dsn_for is not None else self.dsn
+        shared = "shared" in self.capabilities
+        try:
+            journal = harness.open(worker, dsn, self.directory, shared=shared, seconds=self.limit * 3)
+        except Trouble as error:
+            raise HarnessError(str(error), error.detail) from None
+        return ProgramHandle(self, journal, worker)
 
     def _equipped(self, worker: str) -> Any:
         """The harness, bearing what the kit provides."""
@@ -450,11 +264,11 @@ class Subject:
         except Hung as hung:
             raise HarnessError(f"{what} did not come back: {hung}", hung.stack) from None
         except AdapterInterrupt as interrupt:
-            raise HarnessError(f"{what} raised KeyboardInterrupt", _trace(interrupt.error)) from None
+            raise HarnessError(f"{what} raised KeyboardInterrupt", trace_of(interrupt.error)) from None
         except KeyboardInterrupt:
             raise  # Ctrl-C while we waited
         except BaseException as error:
-            raise HarnessError(f"{what} raised {_said(error)}", _trace(error)) from error
+            raise HarnessError(f"{what} raised {said(error)}", trace_of(error)) from error
 
     def close(self, handle: Handle) -> None:
         """Close a handle after its last use.
@@ -477,7 +291,7 @@ class Subject:
         if not callable(close):
             return
         if isinstance(runner, LoopThread):
-            self._guard("close()", lambda: runner.run(lambda: _awaited(close(journal)), self.limit))
+            self._guard("close()", lambda: runner.run(lambda: awaited(close(journal)), self.limit))
         else:
             self._guard("close()", lambda: runner.run(lambda: close(journal), self.limit))
 
@@ -505,6 +319,9 @@ class Subject:
             self.close_shared()
         finally:
             self._stop_loop()
+            if isinstance(self.harness, ProgramHarness):
+                self.harness.shutdown()
+                self.remarks += self.harness.remarks
             if self.nursery is not None:
                 self.nursery.close()
                 self.nursery = None
@@ -523,7 +340,7 @@ def _pickled(harness: Any) -> bytes | None:
 
 
 async def _opened(harness: Any) -> Any:
-    return await _awaited(harness.open())
+    return await awaited(harness.open())
 
 
 def _is_async(journal: Any) -> bool:

@@ -10,7 +10,9 @@ own is written as pairs. Long repetitions and deep nests are written short.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -25,12 +27,17 @@ __all__ = [
     "decode",
     "decode_operation",
     "decode_outcome",
+    "deep",
     "encode",
     "encode_operation",
     "encode_outcome",
 ]
 
 SAFE_INTEGER = 2**53
+DEEPEST = 20_000
+"""Calls within calls that reading deep data may take."""
+MOST = 2**26
+"""How often something may be repeated, or nested."""
 REPEATED = 64
 """Strings of one repeated character, and lists nested one in one, longer than this are written short."""
 
@@ -67,12 +74,19 @@ def _encode(term: Any) -> Any:
         return _encode_list(term)
     if cls is dict:
         if all(type(key) is str for key in term) and "$" not in term and _all_plain(term):
+            # As pairs, so that in JavaScript too they come in this order.
+            if any(key.isdigit() for key in term) and len(term) > 1:
+                return _pairs(term)
             return {key: _encode(value) for key, value in term.items()}
-        return _tag("dict", [[_encode(key), _encode(value)] for key, value in term.items()])
+        return _pairs(term)
     writer = _WRITERS.get(cls)
     if writer is None:
         raise Opaque(f"a {cls.__name__}")
     return writer(term)
+
+
+def _pairs(term: Mapping[Any, Any]) -> dict[str, Any]:
+    return _tag("dict", [[_encode(key), _encode(value)] for key, value in term.items()])
 
 
 def _all_plain(term: Mapping[str, Any]) -> bool:
@@ -150,8 +164,14 @@ def _read_datetime(value: list[Any]) -> datetime:
     return found if offset is None else found.replace(tzinfo=timezone(timedelta(*offset)))
 
 
+def _times(number: Any) -> int:
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= MOST:
+        raise ValueError(f"something is to be repeated {number!r:.60} times; at most {MOST} are allowed")
+    return number
+
+
 def _nest(value: list[Any]) -> Any:
-    depth, inner = value[0], _decode(value[1])
+    depth, inner = _times(value[0]), _decode(value[1])
     for _ in range(depth):
         inner = [inner]
     return inner
@@ -165,8 +185,8 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "int": lambda v: int(v, 16),
     "float": float,
     "text": lambda v: "".join(map(chr, v)),
-    "repeat": lambda v: _decode(v[0]) * v[1],
-    "repeat-bytes": lambda v: bytes([v[0]]) * v[1],
+    "repeat": lambda v: _decode(v[0]) * _times(v[1]),
+    "repeat-bytes": lambda v: bytes([v[0]]) * _times(v[1]),
     "bytes": lambda v: base64.b64decode(v, validate=True),
     "nest": _nest,
     "dict": lambda v: {_decode(key): _decode(value) for key, value in v},
@@ -186,10 +206,26 @@ _READERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@contextmanager
+def deep() -> Iterator[None]:
+    """While this lasts, functions may call one another deeper: what another program nests, must be read here."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, DEEPEST))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
+
+
 def decode(data: Any) -> Any:
     """The term or record that `encode` wrote. Raises ``ValueError`` for data that it cannot have written."""
     try:
         return _decode(data)
+    except RecursionError:
+        pass
+    try:
+        with deep():
+            return _decode(data)
     except RecursionError:
         raise ValueError("the data are nested too deep") from None
 

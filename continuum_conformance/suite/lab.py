@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,7 +22,8 @@ from continuum_conformance.contract.errors import NotDurable
 from continuum_conformance.contract.journal import OPERATIONS
 from continuum_conformance.contract.records import Instance, Lease, RunState, Snapshot
 from continuum_conformance.contract.terms import check_durable, copy_term, difference
-from continuum_conformance.harness import HarnessError, SecondProcess, Subject
+from continuum_conformance.harness import HarnessError, Subject
+from continuum_conformance.harness.bridge.dialogue import LeftOut, is_carried
 from continuum_conformance.harness.clocks import RIGHT
 from continuum_conformance.model import (
     EMPTY,
@@ -37,6 +38,7 @@ from continuum_conformance.model import (
 )
 from continuum_conformance.postgres import Pair
 from continuum_conformance.suite.attribution import attribute
+from continuum_conformance.suite.processes import Processes
 from continuum_conformance.suite.violation import Step, Violation, forge
 
 __all__ = ["BESIDE", "HOUR", "NOON", "SECOND_PROCESS", "WORKERS", "Lab", "RunUnderTest", "Session"]
@@ -98,6 +100,8 @@ class Session:
         self.statistics: Counter[str] = Counter()
         self.remarks: Counter[str] = Counter()
         self.hangs = 0
+        self.left_out = 0
+        """Examples, or values of them, that cannot be carried to another program."""
         self.single_handle = False
         self.race_level: Any = None
         """How finely races are explored; `races.levels` finds it out at first use."""
@@ -116,6 +120,8 @@ class Session:
         self._server: bool | None = None
         self.at_close: list[Callable[[], None]] = []
         self._handles: dict[str, Any] = {}
+        self._processes = Processes(subject)
+        self.at_close.append(self._processes.close)
         self._salt = salt if salt is not None else os.urandom(3).hex()
         self._numbers = itertools.count(1)
 
@@ -135,9 +141,9 @@ class Session:
             self.close_handles()
             if "shared" not in self.capabilities:
                 self.subject.close_shared()  # only one process at a time may use the store
-            self._handles[worker] = SecondProcess(self.subject, self.process_clock)
+            self._handles[worker] = self._processes.start(worker, self.process_clock)
         if worker == BESIDE and worker not in self._handles:
-            self._handles[worker] = SecondProcess(self.subject)
+            self._handles[worker] = self._processes.start(worker)
         if self.single_handle and worker in WORKERS:
             worker = "A"
         found = self._handles.get(worker)
@@ -159,6 +165,10 @@ class Session:
             else:
                 self._server = self.handle(SECOND_PROCESS).connected
         return self._server
+
+    def carries(self, value: Any) -> bool:
+        """Whether a value can be an argument: to another program it goes as JSON in UTF-8."""
+        return not self.subject.reach.carried_as_json or is_carried(value)
 
     def withdraw(self, capability: str) -> None:
         """Go on as if the adapter had not declared a capability."""
@@ -416,6 +426,22 @@ class Lab:
         """Note what else happened, after the last call."""
         before = self.steps[-1].then
         self.steps[-1] = replace(self.steps[-1], then=f"{before}; {what}" if before else what)
+
+    def carried(self, values: Iterable[Any]) -> Iterator[Any]:
+        """Those of some values that can be carried to the adapter: all, where it is in this process."""
+        for value in values:
+            if self.session.carries(value):
+                yield value
+            else:
+                self.session.left_out += 1
+
+    @contextmanager
+    def where_carried(self) -> Iterator[None]:
+        """What stands within is left out where it cannot be carried to the adapter."""
+        try:
+            yield
+        except LeftOut:
+            self.session.left_out += 1
 
     # -- looking --
 

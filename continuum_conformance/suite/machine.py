@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 )
 
 from continuum_conformance.contract.records import Lease
+from continuum_conformance.harness.bridge.dialogue import LeftOut
 from continuum_conformance.model import Expiry
 from continuum_conformance.suite.data import BAD_EVENTS, BAD_SEQS, BAD_TOKENS, any_term, events
 from continuum_conformance.suite.lab import HOUR, Lab, RunUnderTest, Session
@@ -127,6 +128,8 @@ def _machine(session: Session, search: Search) -> type[RuleBasedStateMachine]:
             try:
                 act()
                 self.lab.look(run.key, on=worker)
+            except LeftOut:
+                search.result.left_out += 1
             except Violation as violation:
                 self.failed = True
                 search.found(violation)

@@ -15,6 +15,7 @@ from continuum_conformance.contract.journal import OPERATIONS
 from continuum_conformance.contract.records import Lease, Run, Snapshot
 from continuum_conformance.contract.terms import check_durable, shown
 from continuum_conformance.harness import Subject
+from continuum_conformance.harness.bridge.harness import PREFIX
 from continuum_conformance.model import Kind, Operation, Outcome
 from continuum_conformance.suite.violation import Step, Violation
 
@@ -393,13 +394,14 @@ def _imports(subject: Subject, used: str, names: _Names, is_async: bool) -> list
     if "forge(" in used:
         lines.append("from continuum_conformance.suite.violation import forge")
     if subject.target is not None:
-        lines.append("from continuum_conformance.contract.targets import harness_of")
+        room = "harness.loading" if subject.target.startswith(PREFIX) else "contract.targets"
+        lines.append(f"from continuum_conformance.{room} import harness_of")
     else:
         cls = type(subject.harness)
         lines.append(f"from {cls.__module__} import {cls.__qualname__}")
     lines.append("")
     if subject.target is not None:
-        lines.append(f'TARGET = "{subject.target}"')
+        lines.append(f"TARGET = {_quoted(subject.target)}")
     if names.fresh:
         lines.append("fresh = uuid4().hex[:6]")
     if "NOON" in used:

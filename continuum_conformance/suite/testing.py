@@ -27,6 +27,7 @@ from hypothesis.errors import Flaky, Unsatisfiable
 from hypothesis.strategies import SearchStrategy
 
 from continuum_conformance.contract.clauses import CLAUSES
+from continuum_conformance.harness.bridge.dialogue import LeftOut
 from continuum_conformance.suite.lab import Lab, Session
 from continuum_conformance.suite.violation import Violation
 
@@ -163,6 +164,10 @@ class Untried(str):
     __slots__ = ()
 
 
+CANNOT_BE_CARRIED = "its examples cannot be carried to another program in JSON"
+"""Why a clause is not applicable to a program on the bridge."""
+
+
 @dataclass
 class Result:
     """What came of one test.
@@ -171,6 +176,7 @@ class Result:
         violation: the smallest counterexample that was found, if any.
         advice: what SHOULD clauses say, by clause.
         examples: how many examples ran.
+        left_out: how many could not be carried to the adapter, which is another program.
         exact: whether the counterexample came back when it was tried again.
         error: why the test could not be carried out at all, if so.
         skipped: why there was nothing to carry out, if so; `Untried` when there would have been.
@@ -181,6 +187,7 @@ class Result:
     advice: dict[str, str] = field(default_factory=dict)
     examples: int = 0
     seconds: float = 0.0
+    left_out: int = 0
     exact: bool = True
     error: str = ""
     skipped: str = ""
@@ -210,6 +217,11 @@ class Search:
                 raise _Enough
         self.result.examples += 1
 
+    def leave_out(self) -> None:
+        """The example that was begun cannot be carried to the adapter: it does not count."""
+        self.result.examples -= 1
+        self.result.left_out += 1
+
     def found(self, violation: Violation) -> None:
         """Keep a violation when it is the smallest. Ends the search when it was a hang: each costs its limit."""
         best = self.result.violation
@@ -223,6 +235,9 @@ class Search:
         self.begin()
         try:
             lab = run()
+        except LeftOut:
+            self.leave_out()
+            return
         except Violation as violation:
             self.found(violation)
             raise
@@ -271,6 +286,9 @@ def run_test(test: SuiteTest, session: Session, profile: Profile, seed: int) -> 
         result.exact = False
     except Unsatisfiable as error:
         result.error = f"no example could be made: {error}"
+    if result.left_out and not result.examples and result.violation is None:
+        result.skipped = CANNOT_BE_CARRIED
+    session.left_out += result.left_out
     if result.violation is not None and result.violation.hang:
         session.hangs += 1
     session.statistics["examples"] += result.examples

@@ -105,7 +105,8 @@ def many_errors_in_a_row_use_nothing_up(lab: Lab) -> None:
     lab.session.renew_handles()
     run = lab.started(events=1)
     for how in _refusals(lab.capabilities):
-        _refuse(lab, run, how)
+        with lab.where_carried():
+            _refuse(lab, run, how)
     kinds = [
         how
         for how in _refusals(lab.capabilities)

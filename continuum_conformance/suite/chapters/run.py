@@ -196,7 +196,7 @@ def _call(lab: Lab, operation: str, instance: Any, run_id: Any) -> None:
 @checks("RUN-7", cases=each(role=_roles, part=("run id", "instance")))
 def a_bad_name_is_refused_by_reads_and_writes(lab: Lab, role: str, part: str) -> None:
     run = lab.started(events=1)
-    for name in BAD_NAMES:
+    for name in lab.carried(BAD_NAMES):
         if role == "workflow":
             lab.run().start(name, None)
         elif role == "owner":

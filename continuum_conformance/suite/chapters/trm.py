@@ -371,7 +371,11 @@ def _innocent(frame: FrameType | None) -> bool:
     return False
 
 
-@checks("TRM-5", cases=each(rich=lambda caps: (False, True) if "rich_terms" in caps else (False,)))
+@checks(
+    "TRM-5",
+    cases=each(rich=lambda caps: (False, True) if "rich_terms" in caps else (False,)),
+    when=lambda session: session.subject.reach.code,
+)
 def loading_runs_no_code_from_the_stored_bytes(lab: Lab, rich: bool) -> None:
     with lab.arranging():
         term: Any = {"plain": [None, True, 1, 2**70, 1.5, "x", b"y", {}]}

@@ -54,7 +54,9 @@ def strike_again(session: Session, data: Mapping[str, Any]) -> Violation | None:
     if data.get("fault") == "stopped":
         return run_stopped_again(session, data)
     fault = Fault.from_data(data)
-    if fault.when in ("line", "change"):
+    if fault.when == "moment":
+        run_death(session, replace(fault, number=0))  # which tells how long it takes
+    if fault.when in ("line", "change", "message", "moment"):
         return run_death(session, fault)[0]
     if fault.when.startswith("primary"):
         with failing_over(session) as pair:

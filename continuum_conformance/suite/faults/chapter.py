@@ -132,7 +132,10 @@ POINTS = {"quick": (2, 1), "standard": (6, 2), "thorough": (10_000, 10_000)}
 def an_operation_whose_process_dies_is_whole_or_not_at_all(
     session: Session, profile: Profile, seed: int, search: Search
 ) -> None:
-    """The process is killed between two lines of an operation: after changes of its files, and elsewhere."""
+    """The process is killed within an operation, between two lines of it: after changes of its files, and elsewhere.
+
+    Of a program, whose lines are not seen, between two messages to its server, or some time after it began.
+    """
     del seed
     thorough = profile.name == "thorough"
     # What happens at each message to a server is tried by cutting connections; here it would only take long.
@@ -140,13 +143,14 @@ def an_operation_whose_process_dies_is_whole_or_not_at_all(
     for scenario in scenarios(session.capabilities, SECOND_PROCESS, reads=False):
         if not thorough and scenario.situation.name not in ("leased", "unleased", "absent"):
             continue
-        fault = Fault(scenario, "line", 0)
+        grain = session.handle(SECOND_PROCESS).grain
+        fault = Fault(scenario, grain, 0)
         if not thorough and few and fault.act.op not in ("append", "start_run", "complete", "acquire"):
             continue
         found, lines, changes = run_death(session, fault)
         most_changes, most_lines = POINTS[profile.name]
         points = [("change", number) for number in spread(changes, most_changes)]
-        for when, number in [*points, *(("line", number) for number in spread(lines, most_lines))]:
+        for when, number in [*points, *((grain, number) for number in spread(lines, most_lines))]:
             if found is None:
                 search.result.examples += 1
                 session.faults["clients killed within an operation"] += 1

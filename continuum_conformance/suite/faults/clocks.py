@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
-from continuum_conformance.harness.clocks import RIGHT, ClientClock, wrong_clock
+from continuum_conformance.harness.clocks import RIGHT, ClientClock, faketime, wrong_clock
 from continuum_conformance.suite.lab import HOUR, SECOND_PROCESS, Lab, RunUnderTest, Session
 from continuum_conformance.suite.situations import each
-from continuum_conformance.suite.testing import checks
+from continuum_conformance.suite.testing import Untried, checks
 from continuum_conformance.suite.violation import Violation
 
 __all__: list[str] = []
@@ -20,13 +20,35 @@ EAST, WEST = ClientClock(zone="EAST-14"), ClientClock(zone="WEST+12")
 """The zones that are farthest from Greenwich, in POSIX's form, which needs no data base of zones."""
 
 
+NO_LIBRARY = Untried(
+    "a program's clock is set by libfaketime, which is not installed: install it (apt-get install libfaketime)"
+)
+
+
 def _no_server(session: Session) -> str:
     """Why the store's clock is the client's own."""
     return "" if session.has_server() else "the store is embedded, so its clock is its process's own"
 
 
+def _fixed(session: Session) -> str:
+    """Why the clock of the adapter cannot be set while it runs."""
+    return session.subject.reach.clock
+
+
+def _no_server_or_fixed(session: Session) -> str:
+    return _no_server(session) or _fixed(session)
+
+
+def _no_library(session: Session) -> str:
+    """Why a process of the adapter cannot be started with a wrong clock."""
+    if not session.subject.reach.clock or faketime(AHEAD):
+        return ""
+    return NO_LIBRARY
+
+
 def _no_process(session: Session) -> str:
-    return _no_server(session) or ("" if "durable" in session.capabilities else "`durable` is not declared")
+    missing = "" if "durable" in session.capabilities else "`durable` is not declared"
+    return _no_server(session) or missing or _no_library(session)
 
 
 @contextmanager
@@ -97,7 +119,7 @@ def _whole_use(on: str) -> Callable[[Lab], None]:
 @checks(
     "CLK-1",
     cases=each(clock=(AHEAD, BEHIND, EAST, WEST), handle=("open", "new")),
-    when=_no_server,
+    when=_no_server_or_fixed,
     whole=True,
 )
 def a_client_whose_clock_is_off_changes_nothing(lab: Lab, clock: ClientClock, handle: str) -> None:
@@ -114,7 +136,7 @@ def a_client_whose_clock_is_off_changes_nothing(lab: Lab, clock: ClientClock, ha
         lab.session.reopen("B")
 
 
-@checks("CLK-1", when=_no_server, cases=each(clock=(AHEAD, BEHIND)), whole=True)
+@checks("CLK-1", when=_no_server_or_fixed, cases=each(clock=(AHEAD, BEHIND)), whole=True)
 def a_clock_that_jumps_under_a_lease_changes_nothing(lab: Lab, clock: ClientClock) -> None:
     """The clock of a holder jumps while it holds its leases, and stays so."""
     if not _right(lab, _whole_use("B")):
@@ -158,14 +180,16 @@ def _take_and_release(lab: Lab, how: str) -> None:
     run.look()
 
 
-@checks("CLK-1", cases=each(how=("backwards", "forwards", "still", "back and forth")), whole=True)
+@checks(
+    "CLK-1", cases=each(how=("backwards", "forwards", "still", "back and forth")), when=_fixed, whole=True
+)
 def no_token_is_given_twice_when_the_clock_jumps(lab: Lab, how: str) -> None:
     """Leases are taken and released while the wall clock of the process goes backwards, jumps, or stands still."""
     if _right(lab, lambda control: _take_and_release(control, "")):
         _take_and_release(lab, how)
 
 
-@checks("LEA-5", cases=each(clock=(BEHIND, AHEAD), how=("acquire", "renew")), whole=True)
+@checks("LEA-5", cases=each(clock=(BEHIND, AHEAD), how=("acquire", "renew")), when=_fixed, whole=True)
 def what_is_takeable_stays_so_whatever_a_clock_does(lab: Lab, clock: ClientClock, how: str) -> None:
     """A ttl of 0, and then the wall clock of the process jumps."""
 

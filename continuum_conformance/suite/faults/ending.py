@@ -34,7 +34,7 @@ def _is_sync(session: Session) -> str:
 def _is_async(session: Session) -> str:
     """Why nothing can be interrupted."""
     session.handle(WORKER)
-    return "it is about journals in the sync form" if session.subject.is_async else ""
+    return "it is about journals in the sync form" if session.subject.is_async else session.subject.reach.code
 
 
 def run_cancelled(session: Session, fault: Fault) -> tuple[Violation | None, int]:

@@ -288,7 +288,7 @@ def _async_crowd(
     return bool(handle.inside(everybody, limit=CROWD_LIMIT * 2))
 
 
-@checks("CON-4", "CON-3", program=True)
+@checks("CON-4", "CON-3", program=True, when=lambda session: session.subject.reach.one_handle)
 def many_threads_share_one_handle(session: Session, profile: Profile, seed: int, search: Search) -> None:
     """Twenty threads (async: tasks) write to runs of their own through one handle, and four of them to one run."""
     del profile, seed

@@ -58,7 +58,7 @@ class Fault:
     Attributes:
         scenario: the situation and the operation, its worker's only one.
         when: ``before``, ``after`` or ``mid-reply`` of a message; for a killed process ``line``, or ``change`` of
-            its files; ``timeout`` of its statements; ``cancelled`` where a coroutine gives way; ``interrupted`` where a function
+            its files, and where its code is not seen ``message`` or ``moment``; ``timeout`` of its statements; ``cancelled`` where a coroutine gives way; ``interrupted`` where a function
             is entered; ``full`` where a new connection is refused; ``primary``, ``primary-held`` or ``primary-lagging`` for a primary that is lost to a standby when
             the operation was acknowledged, when a message of it is under way, or when the standby has not heard of it.
         number: which message, line, change, wait or entry, from 1; 0 strikes nothing.
@@ -88,6 +88,8 @@ class Fault:
             "primary-held": f"the primary killed with message {self.number} on the way to it, and its standby promoted",
             "primary-lagging": "the primary killed before its standby had heard of it, and that promoted",
             "change": f"its process killed after change {self.number} of the store's files",
+            "message": f"its process killed before its message {self.number} reached the server",
+            "moment": f"its process killed within it (moment {self.number} of 20)",
         }
         return f"{self.act}, {where[self.when]}"
 

@@ -67,6 +67,16 @@ def zombie_scenarios(capabilities: frozenset[str]) -> Iterator[Scenario]:
         yield _scenario("unleased", Act("take_snapshot"), Act("take_other_snapshot"))
 
 
+def _where(grain: str, number: int) -> str:
+    """Where a process was stopped."""
+    places = {
+        "line": f"before line {number} of what the adapter runs for its operation",
+        "message": f"before its message {number} reached the server",
+        "moment": f"within its operation (moment {number} of 20)",
+    }
+    return places[grain]
+
+
 def run_stopped(
     session: Session, scenario: Scenario, line: int, patience: float = MOST
 ) -> tuple[Violation | None, int, float]:
@@ -131,7 +141,7 @@ def run_stopped(
     headline = why.headline if why is not None else verdict.text
     told = [
         f"starting from the situation '{scenario.situation.name}'; worker {ZOMBIE} is a process of its own,",
-        f"stopped (SIGSTOP) before line {line} of what the adapter runs for its operation, and continued:",
+        f"stopped (SIGSTOP) {_where(process.grain, line)}, and continued:",
         "",
     ]
     for entry in sorted(entries, key=lambda e: e.invoked):
@@ -166,7 +176,7 @@ def run_stopped(
             (
                 Move(
                     ZOMBIE,
-                    f"stopped before line {line}",
+                    f"stopped {_where(process.grain, line)}",
                     still[0],
                     still[1],
                     pauses=(Pause(*still, "stands still (SIGSTOP)"),),

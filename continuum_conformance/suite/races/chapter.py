@@ -49,6 +49,11 @@ def _explore_into(
     return explored.violation
 
 
+def one_handle_alone(session: Session) -> str:
+    """Why several threads cannot share a handle of this adapter."""
+    return session.subject.reach.one_handle
+
+
 def test_name(scenario: Scenario) -> str:
     """The name of the test of a known scenario."""
     return "race_" + scenario.name.replace(",", "").replace(" ", "_")
@@ -65,7 +70,8 @@ def _classic(scenario: Scenario) -> None:
         _explore_into(session, profile, seed, search, scenario, level_of(session))
 
     body.__name__ = test_name(scenario)
-    checks(*scenario.clauses, program=True, needs=leases + snapshots)(body)
+    when = one_handle_alone if scenario.one_handle else None
+    checks(*scenario.clauses, program=True, needs=leases + snapshots, when=when)(body)
 
 
 for _scenario in CLASSICS:
@@ -114,7 +120,7 @@ def free_threads_never_meet_contention(session: Session, profile: Profile, seed:
     del seed
     executor = FreeThreads()
     for scenario in CLASSICS:
-        if not usable(scenario, session.capabilities):
+        if not usable(scenario, session.capabilities, session.subject.reach):
             continue
         for _ in range(ROUNDS[profile.name]):
             search.result.examples += 1

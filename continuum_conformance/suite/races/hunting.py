@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from continuum_conformance.harness.reach import Reach
 from continuum_conformance.suite.lab import Session
 from continuum_conformance.suite.races.exploring import Explored, explore
 from continuum_conformance.suite.races.levels import level_of
@@ -34,6 +35,8 @@ RUNS_EACH = 60
 """Schedules of one random program."""
 KNOWN_LIMIT = 5_000
 """Schedules of one known scenario."""
+FREE_LIMIT = 100
+"""Rounds of one in free threads, where no walk ever ends."""
 
 
 @dataclass
@@ -104,10 +107,16 @@ def _base(act: Act) -> str:
     return {"append_seq": "append", "take_other_snapshot": "take_snapshot"}.get(act.op, act.op)
 
 
-def _known(capabilities: frozenset[str], ops: frozenset[str], workers: int) -> Iterator[Scenario]:
+def _known(
+    capabilities: frozenset[str], reach: Reach, ops: frozenset[str], workers: int
+) -> Iterator[Scenario]:
     for scenario in (*CLASSICS, *all_pairs(capabilities)):
         used = {_base(act) for mine in scenario.workers.values() for act in mine} - {"load", "get_run"}
-        if usable(scenario, capabilities) and len(scenario.workers) <= workers and (not ops or used <= ops):
+        if (
+            usable(scenario, capabilities, reach)
+            and len(scenario.workers) <= workers
+            and (not ops or used <= ops)
+        ):
             yield scenario
 
 
@@ -136,13 +145,18 @@ def hunt(
     """
     found = Hunt()
     started = time.monotonic()
-    known = _known(session.capabilities, ops, workers) if strategy == "exhaustive" else iter(())
+    known = (
+        _known(session.capabilities, session.subject.reach, ops, workers)
+        if strategy == "exhaustive"
+        else iter(())
+    )
     while found.violation is None and (found.seconds < budget or not found.scenarios):
         level = level_of(session)
         found.level = level.name
         scenario = next((s for s in known if s.name not in corpus.done), None)
         if scenario is not None:
-            explored = explore(session, scenario, level.executor, limit=KNOWN_LIMIT)
+            limit = FREE_LIMIT if level.name == "threads" else KNOWN_LIMIT
+            explored = explore(session, scenario, level.executor, limit=limit)
             if explored.exhausted:
                 corpus.done.add(scenario.name)
         else:

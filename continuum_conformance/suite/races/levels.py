@@ -14,6 +14,7 @@ from continuum_conformance.explore.free import FreeThreads
 from continuum_conformance.explore.gated import GatedExecutor
 from continuum_conformance.explore.lines import LineExecutor
 from continuum_conformance.explore.tasks import ControlledLoop, TaskExecutor
+from continuum_conformance.harness.bridge.harness import ProgramHarness
 from continuum_conformance.model import Operation
 from continuum_conformance.postgres.gate import Gate
 from continuum_conformance.suite.lab import Session
@@ -151,7 +152,12 @@ def _gated(session: Session, dsn: str) -> Level | None:
     session.close_handles()
     gate = Gate(dsn)
     session.at_close.append(gate.close)
-    executor = GatedExecutor(gate, parks=tuple(getattr(subject.harness, "tables", None) or ()))
+    program = subject.harness if isinstance(subject.harness, ProgramHarness) else None
+    executor = GatedExecutor(
+        gate,
+        parks=tuple(getattr(subject.harness, "tables", None) or ()),
+        elsewhere=(lambda: program.runs) if program is not None else None,
+    )
     session.at_close.insert(0, executor.close)
     subject.dsn_for = gate.dsn_for
     for worker in ("A", "B", "C"):

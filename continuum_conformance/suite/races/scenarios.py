@@ -13,6 +13,7 @@ from itertools import combinations_with_replacement
 from typing import Any
 
 from continuum_conformance.contract.records import RunState
+from continuum_conformance.harness.reach import IN_PYTHON, Reach
 
 __all__ = ["CLASSICS", "SITUATIONS", "Act", "Scenario", "Situation", "acts", "all_pairs", "pairs", "usable"]
 
@@ -363,8 +364,10 @@ CLASSICS: tuple[Scenario, ...] = (
 """Scenarios that real systems got wrong, in the order in which they are likeliest to show it."""
 
 
-def usable(scenario: Scenario, capabilities: frozenset[str]) -> bool:
-    """Whether an adapter with these capabilities can be in the scenario."""
+def usable(scenario: Scenario, capabilities: frozenset[str], reach: Reach = IN_PYTHON) -> bool:
+    """Whether an adapter with these capabilities, within this reach of the kit, can be in the scenario."""
+    if scenario.one_handle and reach.one_handle:
+        return False
     ops = {act.op for acts_ in scenario.workers.values() for act in acts_}
     if "leases" not in capabilities and (scenario.situation.lease or ops & {"acquire", "renew", "release"}):
         return False

@@ -41,7 +41,7 @@ def scout(session: Session, tests: list[SuiteTest], seed: int) -> Result | None:
     for limit in LOOKS[:1] if level.costly else LOOKS:
         for scenario in CLASSICS:
             test = by_name.get(test_name(scenario))
-            if test is None or not usable(scenario, session.capabilities):
+            if test is None or not usable(scenario, session.capabilities, session.subject.reach):
                 continue
             if scenario.one_handle and level.name == "statements":
                 continue  # who waits in its client is waited for
