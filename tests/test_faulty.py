@@ -126,3 +126,8 @@ def test_a_log_is_torn_in_every_operation(adapter, wrong):
 def test_a_should_that_is_not_met_is_advice(target, clause):
     _, judgements = _checked(target, (clause,), first=False)
     assert {c: j.verdict for c, j in judgements.items()} == {clause: "advice"}
+
+
+def test_who_has_its_turn_by_an_advisory_lock_is_not_made_to_wait_for_a_row():
+    _, judgements = _checked("tests.racing.postgres:AdvisoryLockHarness", ("LEA-9",), first=False)
+    assert judgements["LEA-9"].verdict == "passed"

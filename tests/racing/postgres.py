@@ -344,18 +344,6 @@ class AdvisoryLock(Journal):
             c.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", ("\x1f".join(map(repr, key)),))
         return super()._row(c, key, "")
 
-    def _grant(self, c, key, token, owner, ttl):
-        self._settle(c, key)
-        return super()._grant(c, key, token, owner, ttl)
-
-    def _extend(self, c, key, held, ttl):
-        self._settle(c, key)
-        super()._extend(c, key, held, ttl)
-
-    def _settle(self, c, key):
-        """Wait for whoever else has locked the row, before the clock is read."""
-        c.execute("SELECT 1 FROM run WHERE instance = %s AND id = %s FOR UPDATE", key)
-
 
 @right
 class SerializableTouchingTheRow(Journal):
