@@ -212,6 +212,7 @@ def walk(
     bound: int | None,
     limit: int | None = None,
     start: Sequence[int] = (),
+    over: Callable[[], bool] = lambda: False,
 ) -> Walk[T]:
     """Run every schedule with at most ``bound`` preemptions, fewest preemptions first, until one is no pass.
 
@@ -220,6 +221,7 @@ def walk(
         bound: preemptions; None for any number.
         limit: runs, at most.
         start: a prefix that every schedule begins with.
+        over: asked before each run but the first; the walk ends when it says so.
     """
     result: Walk[T] = Walk(bound=bound)
     # Branches to be run, by their number of preemptions; each differs from its parent after the parent's prefix.
@@ -230,7 +232,7 @@ def walk(
         if not pending[level]:
             level += 1
             continue
-        if limit is not None and result.runs >= limit:
+        if (limit is not None and result.runs >= limit) or (result.runs and over()):
             return result
         taken, place, index = pending[level].pop()
         prefix = taken if place == len(taken) else (*taken[:place], index)

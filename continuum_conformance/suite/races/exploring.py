@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from continuum_conformance.explore.schedule import Chooser, Execution, Executor, Scripted, pct_chooser, walk
@@ -52,6 +52,7 @@ def explore(
     limit: int,
     seed: int = 0,
     random_runs: int = 0,
+    over: Callable[[], bool] = lambda: False,
 ) -> Explored:
     """Run a scenario under every schedule, those with the fewest preemptions first.
 
@@ -62,6 +63,7 @@ def explore(
         limit: schedules, at most; for free-running threads, runs.
         seed: of the random schedules that follow a walk that was cut short.
         random_runs: how many of those.
+        over: asked between runs; when it says so, there are no more.
     """
     explored = Explored(scenario)
 
@@ -78,10 +80,12 @@ def explore(
         explored.raced = True
         random_runs = limit
     else:
-        found = walk(attempt, bound=None, limit=limit)
+        found = walk(attempt, bound=None, limit=limit, over=over)
         race, explored.exhausted = found.found, found.exhausted
     if race is None and not explored.exhausted:
         for number in range(random_runs):
+            if number and over():
+                break
             _, race = attempt(pct_chooser(seed + number))
             if race is not None:
                 break

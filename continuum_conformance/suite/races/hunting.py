@@ -33,8 +33,8 @@ STRATEGIES = ("exhaustive", "pct", "random")
 MAX_OPERATIONS = 12
 RUNS_EACH = 60
 """Schedules of one random program."""
-KNOWN_LIMIT = 5_000
-"""Schedules of one known scenario."""
+FIRST_LOOK, KNOWN_LIMIT = 40, 5_000
+"""Schedules of one known scenario: at first, when each of them gets a look, and then."""
 FREE_LIMIT = 100
 """Rounds of one in free threads, where no walk ever ends."""
 
@@ -145,18 +145,24 @@ def hunt(
     """
     found = Hunt()
     started = time.monotonic()
+
+    def over() -> bool:
+        return time.monotonic() - started > budget
+
     known = (
-        _known(session.capabilities, session.subject.reach, ops, workers)
+        (scenario, limit)
+        for limit in (FIRST_LOOK, KNOWN_LIMIT)
+        for scenario in _known(session.capabilities, session.subject.reach, ops, workers)
         if strategy == "exhaustive"
-        else iter(())
     )
     while found.violation is None and (found.seconds < budget or not found.scenarios):
         level = level_of(session)
         found.level = level.name
-        scenario = next((s for s in known if s.name not in corpus.done), None)
-        if scenario is not None:
-            limit = FREE_LIMIT if level.name == "threads" else KNOWN_LIMIT
-            explored = explore(session, scenario, level.executor, limit=limit)
+        next_known = next((each for each in known if each[0].name not in corpus.done), None)
+        if next_known is not None:
+            scenario, limit = next_known
+            limit = min(limit, FREE_LIMIT) if level.name == "threads" else limit
+            explored = explore(session, scenario, level.executor, limit=limit, over=over)
             if explored.exhausted:
                 corpus.done.add(scenario.name)
         else:
@@ -171,6 +177,7 @@ def hunt(
                 limit=RUNS_EACH if walk else 1,
                 seed=number,
                 random_runs=RUNS_EACH,
+                over=over,
             )
         found.scenarios += 1
         found.runs += explored.runs
