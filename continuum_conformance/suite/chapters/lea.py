@@ -1,12 +1,14 @@
-"""LEA: leases. Nothing sleeps: a ttl of 0 has expired at once, a ttl of an hour does not run out."""
+"""LEA: leases. A ttl of 0 has expired at once, a ttl of an hour does not run out; what is between is looked at once."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from continuum_conformance.contract.records import Lease, RunState
+from continuum_conformance.explore.tasks import ControlledLoop
 from continuum_conformance.suite.data import BAD_TTLS
-from continuum_conformance.suite.lab import HOUR, Lab, RunUnderTest
+from continuum_conformance.suite.lab import HOUR, Lab, RunUnderTest, Session
 from continuum_conformance.suite.situations import ACTIVE, FENCED, TERMINAL, each, stale_lease
 from continuum_conformance.suite.testing import checks
 
@@ -232,6 +234,36 @@ def renewing_moves_the_expiry(lab: Lab, on: str, first: float) -> None:
     run.acquire("bob", on="B")
     run.append({"type": "step"}, run.token)
     run.look()
+
+
+BRIEF = 0.4
+"""Seconds: a lease of so many is cut to nothing where seconds are whole, whichever way they are rounded."""
+
+
+def _no_real_time(session: Session) -> str:
+    """Why the time that passes here says nothing about the adapter's leases."""
+    return "the loop's time is virtual" if isinstance(session.subject.loop, ControlledLoop) else ""
+
+
+@checks("LEA-5", cases=each(how=("acquire", "renew")), when=_no_real_time)
+def a_lease_is_not_shorter_than_asked(lab: Lab, how: str) -> None:
+    """Somebody else asks for the run until the ttl has passed. Only what is granted before that is a proof."""
+    run = lab.started()
+    run_id = run.run_id
+    asked = time.monotonic()
+    lease = lab.ask("acquire", run_id=run_id, owner="alice", ttl=BRIEF if how == "acquire" else HOUR).value
+    if how == "renew" and isinstance(lease, Lease):
+        asked = time.monotonic()
+        lab.ask("renew", lease=lease, ttl=BRIEF)
+    while isinstance(lease, Lease) and time.monotonic() - asked < BRIEF:
+        taken = lab.ask("acquire", on="B", run_id=run_id, owner="bob", ttl=HOUR)
+        passed = time.monotonic() - asked
+        if isinstance(taken.value, Lease):
+            if passed < BRIEF:
+                lab.fail(f"a lease of {BRIEF:g} s was somebody else's to take after less than {passed:.2g} s")
+            return
+        lab.steps.pop()  # refused, as it should be
+        time.sleep(0.01)  # between two questions
 
 
 @checks("LEA-5", cases=each(how=("unknown", "unleased", "released", "another run's")))
