@@ -280,8 +280,11 @@ def run_test(test: SuiteTest, session: Session, profile: Profile, seed: int) -> 
         else:
             for case in test.cases(session.capabilities) if test.cases is not None else ({},):
                 search.example(partial(_run_once, test, session, **case))
-    except (Violation, _Enough):
-        pass  # kept in the result, smallest first
+    except _Enough:
+        pass
+    except Violation as found:
+        if result.violation is None:  # else it is kept in the result, smallest first
+            result.violation = found
     except Flaky:
         result.exact = False
     except Unsatisfiable as error:
