@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from continuum_adapters.postgres import PostgresHarness, PostgresJournal
 from psycopg import conninfo
+from sqlalchemy import QueuePool
 
 from continuum_conformance.contract import (
     Instance,
@@ -182,9 +183,8 @@ def other_sessions(dsn: str, condition: str = "true") -> int:
 @contextmanager
 def lent(journal: PostgresJournal) -> Iterator[psycopg.Connection[Any]]:
     """A connection out of the journal's pool."""
-    session = journal._database._lend()
-    yield session.connection
-    journal._database._take_back(session)
+    with journal._database._connection() as (connection, _):
+        yield connection
 
 
 def test_it_is_a_journal(journal: PostgresJournal) -> None:
@@ -444,7 +444,9 @@ def test_ctrl_c_leaves_nothing_under_way(journal: PostgresJournal, dsn: str) -> 
         )
     assert journal.load(HERE, "run") == []
     journal.append(HERE, "run", EVENT, None)
-    assert journal._database._places._value == 10  # all are free
+    pool_now = journal._database._engine.pool
+    assert isinstance(pool_now, QueuePool)
+    assert pool_now.checkedout() == 0
 
 
 @pytest.mark.parametrize("setting", ["statement_timeout", "transaction_timeout"])
@@ -512,7 +514,7 @@ def test_a_server_that_has_no_place_is_asked_again(
         return connect(*args, **kwargs)
 
     monkeypatch.setattr(psycopg, "connect", full)
-    journal._database._dismiss()
+    journal._database._engine.pool.dispose()
     journal.append(HERE, "run", EVENT, None)
 
 

@@ -1,10 +1,10 @@
-"""One prepared statement, one round trip, on a small pool.
+"""One prepared statement, one round trip, on SQLAlchemy's pool.
 
-Core composes a statement and compiles it once (`Statement`); psycopg prepares it at its first use on a connection
-and executes it (`Database.run`). The connection is in autocommit mode, so that no BEGIN and no COMMIT is sent and the
-server commits before it answers. Core's own ``execute`` makes the same round trip, but spends more time around it
-than the round trip takes, most of it on composing again what never changes; and lending a connection out of
-SQLAlchemy's pool takes as long as executing the statement.
+Core composes a statement and compiles it once (`Statement`); the pool of a SQLAlchemy engine lends a connection;
+psycopg prepares the statement at its first use there and executes it (`Database.run`). The connection is in
+autocommit mode, so that no BEGIN and no COMMIT is sent and the server commits before it answers. Core's own
+``execute`` makes the same round trip, but spends more time around it than the round trip takes, most of it on
+composing again what never changes.
 
 What a failure means:
 
@@ -19,26 +19,27 @@ from __future__ import annotations
 
 import itertools
 import random
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg.adapt import Dumper
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
-from sqlalchemy import Connection, Executable, create_engine
+from sqlalchemy import Connection, Executable, create_engine, event
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.exc import InvalidatePoolError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolIsEmpty
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from continuum_conformance.contract import InvalidArgument, JournalUnavailable
 
 __all__ = ["Database", "Row", "Statement"]
 
 Row = tuple[Any, ...]
+_T = TypeVar("_T")
 
 CONTENTION = frozenset({"40001", "40P01", "55P03"})
 """Serialization failure, deadlock, lock not available: the statement was rolled back and may be sent again."""
@@ -92,58 +93,39 @@ class Statement:
         self.writes = writes
 
 
-class _Session:
-    """A connection of ours, with the cursor that is kept on it: a new one for each write costs a tenth of its pace."""
-
-    def __init__(self, connection: psycopg.Connection[Row], generation: int) -> None:
-        try:
-            connection.adapters.register_dumper(int, _Number)
-            connection.execute(_SESSION)
-        except BaseException:
-            connection.close()
-            raise
-        self.connection = connection
-        self.cursor = connection.cursor(binary=True)
-        self.generation = generation
-
-    @property
-    def alive(self) -> bool:
-        """Whether the server has not hung up. This asks the socket, not the server."""
-        try:
-            self.connection.pgconn.consume_input()  # reads a farewell, if there is one,
-            self.connection.pgconn.consume_input()  # and the end of the stream behind it
-        except psycopg.Error:
-            return False
-        return True
-
-
 class Database:
-    """A pool of sessions with one database, and what their failures mean.
-
-    The session that was used last is lent first: its statements are prepared. When one is found dead, or breaks in
-    use, none of those that are open now is used again: what breaks one is usually the server's end, and a server
-    that vanished does not hang up.
+    """A pool of connections to one database, and what their failures mean.
 
     Args:
         dsn: a ``postgresql://`` URI, or anything else that libpq takes.
-        pool_size: how many sessions to have at most; who finds all of them in use waits.
+        pool_size: how many connections to have at most; who finds all of them in use waits.
     """
 
     def __init__(self, dsn: str, pool_size: int) -> None:
         try:
-            self._conninfo = make_conninfo(dsn.replace("+psycopg://", "://", 1), client_encoding="utf8")
+            parameters = conninfo_to_dict(dsn.replace("+psycopg://", "://", 1), client_encoding="utf8")
         except psycopg.ProgrammingError:
             # Its words are not passed on: they may hold a password.
             raise InvalidArgument("the DSN is not one that libpq can read") from None
-        self._idle: list[_Session] = []
-        self._places = threading.Semaphore(pool_size)
-        self._generation = 0
+        self._engine = create_engine(
+            "postgresql+psycopg://",
+            connect_args=parameters,
+            isolation_level="AUTOCOMMIT",
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=1,  # `_patiently` then waits on, unless the journal was closed meanwhile
+            pool_use_lifo=True,  # the connection used last has its statements prepared
+            pool_reset_on_return=None,  # what is given back is idle, see `_connection`
+        )
+        event.listen(self._engine, "connect", _set_up)
+        event.listen(self._engine, "checkout", self._require_alive)
+        self._suspect = False  # whether a connection broke since one was last lent
         self._closed = False
 
     def close(self) -> None:
-        """Close the idle sessions now, and those in use when they come back. Later calls are refused."""
+        """Close the idle connections now, and those in use when they come back. Later calls are refused."""
         self._closed = True
-        self._dismiss()
+        self._engine.pool.dispose()
 
     def run(self, statement: Statement, **values: Any) -> list[Row]:
         """Execute a statement in one round trip, and commit it.
@@ -152,18 +134,17 @@ class Database:
             JournalUnavailable: it did not happen, or, with ``outcome_unknown``, it may have.
         """
         for attempt in itertools.count(1):
-            session = self._lend()
-            connection = session.connection
-            try:
-                # A kept cursor would keep a long history in memory.
-                cursor = session.cursor if statement.writes else connection.cursor(binary=True)
-                return cursor.execute(statement.sql, values, prepare=True).fetchall()
-            except psycopg.Error as error:
-                failure, broken = error, connection.closed
-                if error.sqlstate in FORGOTTEN:
-                    connection.close()
-            finally:
-                self._take_back(session)
+            with self._connection() as (connection, cursor):
+                if not statement.writes:
+                    cursor = connection.cursor(
+                        binary=True
+                    )  # a kept cursor would keep a long history in memory
+                try:
+                    return cursor.execute(statement.sql, values, prepare=True).fetchall()
+                except psycopg.Error as error:
+                    failure, broken = error, connection.closed
+                    if error.sqlstate in FORGOTTEN:
+                        connection.close()
             if failure.sqlstate in CONTENTION:
                 time.sleep(random.uniform(0, 0.02))
                 continue
@@ -176,86 +157,63 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """A transaction of SQLAlchemy's on one of our connections, for what is done once."""
-        session = self._lend()
-        engine = create_engine(
-            "postgresql+psycopg://",
-            creator=lambda: session.connection,
-            poolclass=StaticPool,
-            isolation_level="READ COMMITTED",
-        )
+        """A transaction on a connection of SQLAlchemy's, for what is done once."""
+        engine = self._engine.execution_options(isolation_level="READ COMMITTED")
         try:
-            with engine.begin() as connection:
+            with self._patiently(engine.connect) as connection, connection.begin():
                 yield connection
         except (SQLAlchemyError, psycopg.Error) as error:
             raise JournalUnavailable(_words(error)) from error
+
+    @contextmanager
+    def _connection(self) -> Iterator[tuple[psycopg.Connection[Row], psycopg.Cursor[Row]]]:
+        """A connection of our own for a while, with the cursor that is kept on it.
+
+        A connection on which something is still under way at the end does not go back.
+        """
+        lent = self._patiently(self._engine.raw_connection)
+        connection: psycopg.Connection[Row] = lent.driver_connection  # type: ignore[assignment]
+        try:
+            yield connection, lent.info["cursor"]
         finally:
-            with suppress(psycopg.Error):  # it is broken, or still in the transaction
-                session.connection.autocommit = True
-            self._take_back(session)
+            if connection.pgconn.transaction_status == TransactionStatus.IDLE:
+                lent.close()
+            else:
+                self._suspect = True
+                lent.invalidate()
+            if self._closed:
+                self._engine.pool.dispose()  # the pool was emptied before this one went back
 
-    # -- the pool --
-
-    def _lend(self) -> _Session:
-        """A session of our own for a while."""
-        while not self._places.acquire(timeout=1):
-            self._require_open()
-        try:
-            self._require_open()
-            return self._latest() or self._connect()
-        except BaseException:
-            self._places.release()
-            raise
-
-    def _take_back(self, session: _Session) -> None:
-        """A session on which something is still under way is not used again."""
-        if session.connection.pgconn.transaction_status != TransactionStatus.IDLE:
-            session.connection.close()
-            self._dismiss()
-        elif session.generation != self._generation:
-            session.connection.close()
-        else:
-            self._idle.append(session)
-        self._places.release()
-        if self._closed:
-            self._dismiss()
-
-    def _latest(self) -> _Session | None:
-        """The idle session that was used last, if there is one and it is alive."""
-        try:
-            session = self._idle.pop()
-        except IndexError:
-            return None
-        if session.alive:
-            return session
-        session.connection.close()
-        self._dismiss()
-        return None
-
-    def _dismiss(self) -> None:
-        """Close the idle sessions, and those in use when they come back."""
-        self._generation += 1
-        with suppress(IndexError):
-            while True:
-                self._idle.pop().connection.close()
-
-    def _connect(self) -> _Session:
-        """A new session, once the server has a place for it."""
+    def _patiently(self, connect: Callable[[], _T]) -> _T:
+        """What `connect` gives, once a connection is free and the server has a place."""
         until = time.monotonic() + PATIENCE
-        while True:
-            generation = self._generation
+        while not self._closed:
             try:
-                return _Session(psycopg.connect(self._conninfo, autocommit=True), generation)
-            except psycopg.Error as error:
+                return connect()
+            except PoolIsEmpty:
+                until = time.monotonic() + PATIENCE
+            except (SQLAlchemyError, psycopg.Error) as error:
                 words = _words(error)
                 if not any(sign in words for sign in BUSY_SERVER) or time.monotonic() > until:
                     raise JournalUnavailable(words) from error
-            time.sleep(random.uniform(0.01, 0.1))
-            self._require_open()
+                time.sleep(random.uniform(0.01, 0.1))
+        raise JournalUnavailable("the journal is closed")
 
-    def _require_open(self) -> None:
-        if self._closed:
-            raise JournalUnavailable("the journal is closed")
+    def _require_alive(self, connection: psycopg.Connection[Row], *_: object) -> None:
+        """Before a connection is lent: has the server hung up? This asks the socket, not the server.
+
+        For one that is dead the pool opens another, and uses none of the older ones again. Nor does it after a
+        connection broke in use, since what breaks one is usually the server's end, and a server that vanished
+        does not hang up.
+        """
+        try:
+            connection.pgconn.consume_input()  # reads a farewell, if there is one,
+            connection.pgconn.consume_input()  # and the end of the stream behind it
+        except psycopg.Error as error:
+            raise InvalidatePoolError from error
+        if self._suspect:
+            self._suspect = False
+            raise InvalidatePoolError
 
 
 class _Number(Dumper):
@@ -263,6 +221,14 @@ class _Number(Dumper):
 
     def dump(self, number: int) -> bytes:
         return b"%d" % number
+
+
+def _set_up(connection: psycopg.Connection[Row], record: ConnectionPoolEntry) -> None:
+    connection.adapters.register_dumper(int, _Number)
+    connection.execute(_SESSION)
+    record.info["cursor"] = connection.cursor(
+        binary=True
+    )  # a new one for each write costs a tenth of its pace
 
 
 def _words(error: Exception) -> str:
