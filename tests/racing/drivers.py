@@ -63,6 +63,8 @@ class _Connection:
 class _Pool:
     """Statements outside of a transaction, each on a connection of the pool."""
 
+    closed = False
+
     def __init__(self, engine):
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
 
