@@ -74,8 +74,32 @@ def _encoded(outcome: Outcome) -> dict[str, Any]:
         )
 
 
-FRESH = 0.05
-"""Seconds for which a file's time of change cannot tell whether it has changed again."""
+FRESH_NS = 50_000_000
+"""Nanoseconds for which a file's time of change cannot tell whether it has changed again."""
+
+
+_Sign = tuple[int, int, int]
+
+
+def _sign(about: os.stat_result) -> _Sign:
+    return about.st_ino, about.st_size, about.st_mtime_ns
+
+
+def _changed_at(path: str) -> int:
+    """When a file or folder changed last, in nanoseconds since 1970; 0 when it is not there."""
+    try:
+        return Path(path).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _open_files() -> set[str]:
+    """The files that this process has open."""
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # closed meanwhile
+            found.add(str(entry.readlink()))
+    return found
 
 
 class _Lines:
@@ -87,11 +111,16 @@ class _Lines:
     def __init__(self, request: dict[str, Any], stopping: Callable[[], None]) -> None:
         self._line_to_die, self._change_to_die = request.get("die_at", 0), request.get("change", 0)
         self._line_to_stop, self._stopping = request.get("stop_at", 0), stopping
-        self._files, self._directory = frozenset(request["files"]), request.get("directory")
+        self._files, directory = frozenset(request["files"]), request.get("directory")
+        self._directory = os.path.realpath(directory) if directory is not None else None  # as /proc has it
         self.seen = 0
         self.changed = 0
-        self._sums: dict[Path, tuple[tuple[int, int, int], int]] = {}
-        self._state = self._stored()
+        self._sums: dict[str, tuple[_Sign, int | None]] = {}
+        self._folders: dict[str, int] = {}
+        self._names: dict[str, frozenset[tuple[str, int]]] = {}
+        self._near: set[str] = set()
+        if self._directory is not None:
+            self._list(self._directory)
 
     def watch(self, handle: Handle, operation: Operation) -> Outcome:
         """Carry out an operation: in this thread, or on the loop of an async journal."""
@@ -111,21 +140,66 @@ class _Lines:
         finally:
             sys.settrace(None)
 
-    def _stored(self) -> list[tuple[str, int]]:
-        """What every file of the store holds, as a check sum."""
+    def _look(self) -> bool:
+        """Whether any file of the store has changed since the last look.
+
+        A store may have very many files. Those that this process has open, had open at the last look, or that have
+        changed of late are looked into; names come and go in folders, whose time of change tells.
+        """
         if self._directory is None:
-            return []
-        found = []
-        for path in Path(self._directory).rglob("*"):
-            with suppress(OSError):  # a directory, or gone meanwhile
-                about = path.stat()
-                sign = (about.st_ino, about.st_size, about.st_mtime_ns)
-                known = self._sums.get(path)
-                # Clocks of file systems tick slowly: what was written just now is read again.
-                if known is None or known[0] != sign or time.time() - about.st_mtime < FRESH:
-                    known = self._sums[path] = (sign, zlib.crc32(path.read_bytes()))
-                found.append((str(path), known[1]))
-        return sorted(found)
+            return False
+        changed = False
+        for folder, known in list(self._folders.items()):
+            if _changed_at(folder) == known and known < time.time_ns() - FRESH_NS:
+                continue
+            changed = self._list(folder) or changed
+        opened = {path for path in _open_files() if path in self._sums}
+        for path in [*(opened | self._near)]:
+            changed = self._has_changed(path) or changed
+        self._near = opened | {path for path in self._near if _changed_at(path) > time.time_ns() - FRESH_NS}
+        return changed
+
+    def _list(self, folder: str) -> bool:
+        """Whether a folder's files are others than they were."""
+        before = self._names.get(folder, frozenset())
+        self._folders[folder] = _changed_at(folder)
+        found = set()
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if not entry.is_dir(follow_symlinks=False):
+                        found.add((entry.path, entry.inode()))
+                        if (entry.path, entry.inode()) not in before:
+                            self._meet(entry.path)
+                    elif entry.path not in self._folders:
+                        self._list(entry.path)
+        except OSError:  # gone meanwhile
+            self._folders.pop(folder, None)
+        self._names[folder] = frozenset(found)
+        return found != before
+
+    def _meet(self, path: str) -> None:
+        """Take note of a file that was not there before. Its sum is needed only while its time can deceive."""
+        with suppress(OSError):
+            about = Path(path).stat()
+            old = time.time_ns() - about.st_mtime_ns > FRESH_NS
+            self._sums[path] = (_sign(about), None if old else zlib.crc32(Path(path).read_bytes()))
+            if not old:
+                self._near.add(path)
+
+    def _has_changed(self, path: str) -> bool:
+        """Whether a file holds something else than at the last look."""
+        known = self._sums.get(path)
+        try:
+            about = Path(path).stat()
+            # Clocks of file systems tick slowly: what was written just now is read again.
+            if known is None or (known[0] == _sign(about) and time.time_ns() - about.st_mtime_ns > FRESH_NS):
+                return False
+            total = zlib.crc32(Path(path).read_bytes())
+        except OSError:  # gone meanwhile, which its folder tells
+            return False
+        self._sums[path] = (_sign(about), total)
+        return known[1] != total if known[1] is not None else known[0] != _sign(about)
 
     def _call(self, frame: FrameType, event: str, argument: Any) -> Any:  # noqa: ARG002
         return self._line if frame.f_code.co_filename in self._files else None
@@ -133,11 +207,8 @@ class _Lines:
     def _line(self, frame: FrameType, event: str, argument: Any) -> Any:  # noqa: ARG002
         if event == "line":
             self.seen += 1
-            if self._directory is not None:
-                state = self._stored()
-                if state != self._state:
-                    self._state = state
-                    self.changed += 1
+            if self._look():
+                self.changed += 1
             if self.seen == self._line_to_stop:
                 self._stopping()
                 os.kill(os.getpid(), signal.SIGSTOP)

@@ -62,8 +62,12 @@ class Nursery:
         deadline = threading.TIMEOUT_MAX if seconds is None else seconds
         step, passed = 0.001, 0.0
         while True:
-            self._socket.sendall(json.dumps({"do": "poll", "pid": pid}).encode() + b"\n")
-            answer = self._answer(None)
+            answer = None
+            with contextlib.suppress(
+                ConnectionError
+            ):  # it has gone, as when a signal went to the whole group
+                self._socket.sendall(json.dumps({"do": "poll", "pid": pid}).encode() + b"\n")
+                answer = self._answer(None)
             if answer is None:
                 self.ready = False
                 return -signal.SIGKILL  # it went with its nursery
