@@ -19,7 +19,7 @@ from continuum_conformance.harness.bridge.harness import PREFIX
 from continuum_conformance.model import Kind, Operation, Outcome
 from continuum_conformance.suite.violation import Step, Violation
 
-__all__ = ["call_text", "code", "outcome_text", "script"]
+__all__ = ["call_text", "code", "outcome_text", "script", "told_text"]
 
 NEAR = 10**6
 """A token this close to a granted one is written as that one and a distance."""
@@ -225,6 +225,21 @@ def call_text(step: Step, salt: str = "") -> str:
             arguments.append(names.argument(operation, name))
     text = f"{operation.name}({', '.join(arguments)})"
     return text if len(text) <= 300 else f"{text[:280]}...{text[-16:]}"
+
+
+def told_text(step: Step, salt: str = "", *, mark: str = "", most: int | None = None) -> str:
+    """A line of a story: who called what, and what came of it.
+
+    Args:
+        step: the call.
+        salt: of its names, to be left out.
+        mark: what is said behind it.
+        most: characters of the call, with 200 of its outcome; all of both when None.
+    """
+    call, came = call_text(step, salt), outcome_text(step.outcome, salt)
+    if most is not None:
+        call, came = f"{call[:most]}{'...' if len(call) > most else ''}", came[:200]
+    return f"  {step.operation.worker}  {call} -> {came}{mark}"
 
 
 def outcome_text(outcome: Outcome, salt: str = "") -> str:

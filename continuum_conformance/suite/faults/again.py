@@ -14,7 +14,7 @@ from continuum_conformance.suite.faults.full import run_full
 from continuum_conformance.suite.faults.running import Fault, cutting, run_cut, run_death
 from continuum_conformance.suite.faults.zombies import run_stopped_again
 from continuum_conformance.suite.lab import BESIDE, SECOND_PROCESS, Session
-from continuum_conformance.suite.script import call_text, outcome_text
+from continuum_conformance.suite.script import told_text
 from continuum_conformance.suite.testing import PROFILES, SuiteTest, registered, run_test
 from continuum_conformance.suite.violation import Violation
 
@@ -26,8 +26,7 @@ def of_test(found: Violation, test: SuiteTest) -> Violation:
     told = []
     for step in found.steps:
         due = f"   <- due: {step.due}" if step.due else ""
-        call, came = call_text(step, found.salt), outcome_text(step.outcome, found.salt)
-        told.append(f"  {step.operation.worker}  {call} -> {came}{due}")
+        told.append(told_text(step, found.salt, mark=due))
         if step.then:
             told.append(f"     --- {step.then} ---")
     # What is lost or left behind is no fault of the clauses that a model cites for it.

@@ -24,7 +24,7 @@ from continuum_conformance.suite.faults.running import (
 from continuum_conformance.suite.faults.waiting import Call, RowLock, no_postgres
 from continuum_conformance.suite.lab import SECOND_PROCESS, Lab, RunUnderTest, Session
 from continuum_conformance.suite.races.running import Recording
-from continuum_conformance.suite.script import call_text, outcome_text
+from continuum_conformance.suite.script import told_text
 from continuum_conformance.suite.testing import Profile, Search, checks
 from continuum_conformance.suite.violation import Step, Violation
 
@@ -115,11 +115,7 @@ def _story(found: Recording, lab: Lab) -> str:
         "until it is killed, or has room again:",
         "",
     ]
-    for entry in found.entries:
-        call = call_text(Step(entry.operation, entry.outcome), lab.salt)
-        lines.append(
-            f"  {entry.worker}  {call[:100]}{'...' if len(call) > 100 else ''} -> {outcome_text(entry.outcome, lab.salt)[:200]}"
-        )
+    lines += [told_text(Step(e.operation, e.outcome), lab.salt, most=100) for e in found.entries]
     return "\n".join(lines) + "\n"
 
 

@@ -31,7 +31,7 @@ from continuum_conformance.suite.faults.waiting import LONG, Call
 from continuum_conformance.suite.lab import WORKERS, Lab, Session
 from continuum_conformance.suite.races.running import Recording
 from continuum_conformance.suite.races.scenarios import Scenario
-from continuum_conformance.suite.script import call_text, outcome_text
+from continuum_conformance.suite.script import told_text
 from continuum_conformance.suite.testing import Profile, Search, checks
 from continuum_conformance.suite.violation import Step, Violation
 
@@ -313,7 +313,6 @@ def workers_go_on_after_a_failover(session: Session, profile: Profile, seed: int
 
 def _story(recording: Recording, lab: Lab, why: str) -> str:
     lines = [f"{LOADED} workers, while the primary is killed (SIGKILL) and its standby promoted:", ""]
-    for entry in sorted(recording.entries, key=lambda e: e.invoked):
-        call = call_text(Step(entry.operation, entry.outcome), lab.salt)
-        lines.append(f"  {entry.worker}  {call} -> {outcome_text(entry.outcome, lab.salt)}")
+    entries = sorted(recording.entries, key=lambda e: e.invoked)
+    lines += [told_text(Step(e.operation, e.outcome), lab.salt) for e in entries]
     return "\n".join([*lines, "", *why.replace(f"-{lab.salt}", "").splitlines()]) + "\n"

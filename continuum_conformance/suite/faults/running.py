@@ -24,7 +24,7 @@ from continuum_conformance.suite.races.levels import own_files
 from continuum_conformance.suite.races.picture import calls_of, statements
 from continuum_conformance.suite.races.running import Arranged, Recording, probe
 from continuum_conformance.suite.races.scenarios import SITUATIONS, Act, Scenario, acts
-from continuum_conformance.suite.script import call_text, outcome_text
+from continuum_conformance.suite.script import told_text
 from continuum_conformance.suite.violation import Step, Violation
 
 __all__ = [
@@ -228,11 +228,8 @@ class Example:
         steps = tuple(lab.steps[: self.arranging]) + tuple(Step(e.operation, e.outcome) for e in entries)
         told = [f"starting from the situation '{self.fault.scenario.situation.name}':", ""]
         for entry in entries:
-            step = Step(entry.operation, entry.outcome)
             mark = f"   <- {self.fault}" if entry is self.struck else ""
-            told.append(
-                f"  {entry.worker}  {call_text(step, lab.salt)} -> {outcome_text(entry.outcome, lab.salt)}{mark}"
-            )
+            told.append(told_text(Step(entry.operation, entry.outcome), lab.salt, mark=mark))
         if why:
             told += ["", *why.replace(f"-{lab.salt}", "").splitlines()]
         raw = next((e.outcome.detail for e in entries if e.outcome.kind in (Kind.RAW, Kind.HANG)), "")

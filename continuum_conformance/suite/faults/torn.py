@@ -18,7 +18,7 @@ from continuum_conformance.model import Impossible, Operation, World
 from continuum_conformance.postgres.directory import ScratchDirectory
 from continuum_conformance.suite.faults.running import spread
 from continuum_conformance.suite.lab import SECOND_PROCESS, Lab, RunUnderTest, Session
-from continuum_conformance.suite.script import call_text, outcome_text
+from continuum_conformance.suite.script import told_text
 from continuum_conformance.suite.testing import Profile, Search, checks
 from continuum_conformance.suite.violation import Step, Violation
 
@@ -250,15 +250,14 @@ def _violation(lab: Lab, written: _Written, tear: _Tear, steps: list[Step], mess
     struck = written.step
     earlier = lab.steps[: lab.steps.index(struck)]
 
-    def told(step: Step) -> str:
-        call = call_text(step, lab.salt)
-        return f"  P  {call[:120]}{'...' if len(call) > 120 else ''} -> {outcome_text(step.outcome, lab.salt)[:200]}"
+    def told(step: Step, mark: str = "") -> str:
+        return told_text(step, lab.salt, mark=mark, most=120)
 
     lines = [
         "worker P is a process of its own:",
         "",
         *map(told, earlier),
-        f"{told(struck)}   <- what it wrote is torn",
+        told(struck, "   <- what it wrote is torn"),
         f"     --- worker P is killed (SIGKILL); {tear}; and another one opens the store ---",
         *map(told, steps),
     ]

@@ -21,7 +21,7 @@ from continuum_conformance.suite.races.levels import own_files
 from continuum_conformance.suite.races.picture import calls_of
 from continuum_conformance.suite.races.running import Arranged, Recording, clauses_of, probe
 from continuum_conformance.suite.races.scenarios import SITUATIONS, Act, Scenario
-from continuum_conformance.suite.script import call_text, outcome_text
+from continuum_conformance.suite.script import told_text
 from continuum_conformance.suite.testing import Profile, Search, checks
 from continuum_conformance.suite.violation import Step, Violation
 
@@ -145,11 +145,8 @@ def run_stopped(
         "",
     ]
     for entry in sorted(entries, key=lambda e: e.invoked):
-        step = Step(entry.operation, entry.outcome)
         mark = "   <- stopped within, while what overlaps it happened" if entry.worker == ZOMBIE else ""
-        told.append(
-            f"  {entry.worker}  {call_text(step, lab.salt)} -> {outcome_text(entry.outcome, lab.salt)}{mark}"
-        )
+        told.append(told_text(Step(entry.operation, entry.outcome), lab.salt, mark=mark))
     told += ["", *verdict.text.replace(f"-{lab.salt}", "").splitlines()]
     steps = tuple(lab.steps[:arranging]) + tuple(Step(e.operation, e.outcome) for e in entries)
     raw = next((e.outcome.detail for e in entries if e.outcome.kind in (Kind.RAW, Kind.HANG)), "")

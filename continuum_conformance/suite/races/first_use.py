@@ -19,7 +19,7 @@ from continuum_conformance.history import History, judge
 from continuum_conformance.model import EMPTY, Kind, Operation, Outcome
 from continuum_conformance.suite.lab import Lab, Session
 from continuum_conformance.suite.races.running import Recording
-from continuum_conformance.suite.script import call_text, outcome_text
+from continuum_conformance.suite.script import told_text
 from continuum_conformance.suite.testing import Profile, Search, checks
 from continuum_conformance.suite.violation import Step, Violation
 
@@ -155,8 +155,7 @@ class _FirstUse:
         steps = [Step(entry.operation, entry.outcome) for entry in self.recording.entries]
         for step in steps:
             mark = "   <- this" if step.outcome is found.outcome else ""
-            call, came = call_text(step, lab.salt), outcome_text(step.outcome, lab.salt)
-            told.append(f"  {step.operation.worker}  {call} -> {came}{mark}")
+            told.append(told_text(step, lab.salt, mark=mark))
         if found.outcome is None:
             told.append(f"  {found.message}")
         told += ["", "One worker alone does the same on an empty store without an error."]
