@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
-from continuum_conformance.cli import main
+from tests.commands import run_command
 
 pytest_plugins = ["pytester"]
 
@@ -32,15 +33,7 @@ def project(tmp_path, monkeypatch):
 
 @pytest.fixture
 def run(capsys):
-    def run(*arguments):
-        try:
-            code = main(arguments)
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
+    return partial(run_command, capsys)
 
 
 def test_a_finding_is_replayed_from_its_file_alone(run, tmp_path):

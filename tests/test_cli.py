@@ -9,14 +9,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from continuum_conformance.cli import main
 from continuum_conformance.contract.clauses import CLAUSES
 from continuum_conformance.suite.check import Judgement, exit_code
+from tests.commands import run_command
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 LEDGER, BROKEN = "ledger:LedgerHarness", "broken_ledger:BrokenLedgerHarness"
@@ -99,15 +100,7 @@ Run = Callable[..., tuple[int, str, str]]
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
     """Run the command in this process; gives exit code, standard output and standard error."""
 
-    def run(*arguments: str) -> tuple[int, str, str]:
-        try:
-            code = main(arguments)
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
+    return partial(run_command, capsys)
 
 
 def command(*arguments: str, **environment: str) -> list[str]:

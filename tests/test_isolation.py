@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import run_command
+
 psycopg = pytest.importorskip("psycopg")
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the adapters are named as `tests.racing...`
 
-from continuum_conformance.cli import main  # noqa: E402
 from continuum_conformance.harness import Subject  # noqa: E402
 from continuum_conformance.postgres import provide  # noqa: E402
 from continuum_conformance.postgres.binaries import embedded, local  # noqa: E402
@@ -354,22 +355,13 @@ def test_a_race_without_statements_has_no_spec(server) -> None:
 # -- the command --
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    try:
-        code = main(arguments)
-    except SystemExit as end:
-        code = int(end.code or 0)
-    out, err = capsys.readouterr()
-    return code, out, err
-
-
 def test_check_writes_a_spec_beside_the_replay_file_and_replay_writes_it_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], server
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(Path(__file__).parents[1])
     target = "tests.racing.postgres:NoLockHarness"
-    code, out, _ = run(
+    code, out, _ = run_command(
         capsys, "check", target, "--only", "FEN-5", "--first", "--report", "out", "--dsn", server.dsn
     )
     assert code == 1
@@ -379,7 +371,9 @@ def test_check_writes_a_spec_beside_the_replay_file_and_replay_writes_it_again(
     page = Path("out/index.html").read_text("utf-8")
     assert "permutation &quot;A1&quot;" in page
     assert "out/CON-4.spec" in page
-    code, out, err = run(capsys, "replay", "out/CON-4.json", "--isolation-spec", "-", "--dsn", server.dsn)
+    code, out, err = run_command(
+        capsys, "replay", "out/CON-4.json", "--isolation-spec", "-", "--dsn", server.dsn
+    )
     assert (code, order_of(out)) == (1, order_of(spec))
     assert out.startswith("# CON-4, ATM-2: ")
     assert "worker A" in err
@@ -390,7 +384,7 @@ def test_a_spec_of_what_is_no_race_of_statements_is_refused_before_anything_is_s
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(Path(__file__).parents[1])
-    code, _, _ = run(
+    code, _, _ = run_command(
         capsys,
         "check",
         "tests.racing.memory:SeqBeforeTheLockHarness",
@@ -402,6 +396,6 @@ def test_a_spec_of_what_is_no_race_of_statements_is_refused_before_anything_is_s
     )
     assert code == 1
     assert list(Path("out").glob("*.spec")) == []
-    code, _, err = run(capsys, "replay", "out/CON-3.json", "--isolation-spec", "-")
+    code, _, err = run_command(capsys, "replay", "out/CON-3.json", "--isolation-spec", "-")
     assert code == 2
     assert "out/CON-3.json is no race of statements in PostgreSQL" in err

@@ -8,12 +8,14 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from continuum_conformance.cli import main, simulating
+from continuum_conformance.cli import simulating
 from continuum_conformance.simulate.campaign import Job, campaign
+from tests.commands import run_command
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # engines and adapters are named as `tests.simulated...`
@@ -26,16 +28,7 @@ WRONG_ADAPTER = "tests.simulated.adapters:CountsTokensAnew.Harness"
 @pytest.fixture
 def run(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        try:
-            code = main(list(arguments))
-        except SystemExit as left:
-            code = left.code
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return call
+    return partial(run_command, capfd)
 
 
 def test_nothing_wrong_is_0(run):

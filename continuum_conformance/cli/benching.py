@@ -20,7 +20,7 @@ from continuum_conformance.bench.run import Plan, carry_out
 from continuum_conformance.bench.turns import BenchError
 from continuum_conformance.cli.adapter import load_subject, require_sensible_store
 from continuum_conformance.cli.console import Console
-from continuum_conformance.cli.stop import Stop
+from continuum_conformance.cli.stop import Stop, write_file
 from continuum_conformance.contract.clauses import CONTRACT_VERSION
 from continuum_conformance.contract.journal import OPERATIONS
 from continuum_conformance.harness import HarnessError, Subject
@@ -201,17 +201,9 @@ def _write(options: argparse.Namespace, found: Bench, console: Console) -> None:
     if options.json == "-":
         console.out.write(text)
     elif options.json:
-        _write_file(Path(options.json), text)
+        write_file(Path(options.json), text)
     if options.report:
         folder = Path(options.report)
-        _write_file(folder / "bench.json", text)
-        _write_file(folder / "bench.svg", standalone_svg(found))
-        _write_file(folder / "bench.html", bench_page(found))
-
-
-def _write_file(file: Path, text: str) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, "utf-8", newline="\n")
-    except OSError as error:
-        raise Stop(2, f"{file} cannot be written: {error.strerror or error}") from None
+        write_file(folder / "bench.json", text)
+        write_file(folder / "bench.svg", standalone_svg(found))
+        write_file(folder / "bench.html", bench_page(found))

@@ -9,7 +9,7 @@ from continuum_conformance.cli.adapter import closing, load_subject, open_store,
 from continuum_conformance.cli.console import Console
 from continuum_conformance.cli.interrupts import WatchedSession
 from continuum_conformance.cli.simulating import replay_world
-from continuum_conformance.cli.stop import Stop
+from continuum_conformance.cli.stop import Stop, write_file
 from continuum_conformance.harness import HarnessError
 from continuum_conformance.postgres import mask
 from continuum_conformance.report.from_suite import finding_of
@@ -83,10 +83,7 @@ def _write(console: Console, spec: str, file: str) -> None:
         console.out.write(spec)
         console.flush()
         return
-    try:
-        Path(file).write_text(spec, "utf-8", newline="\n")
-    except OSError as error:
-        raise Stop(3, f"{file} cannot be written: {error.strerror or error}") from None
+    write_file(Path(file), spec, code=3)
 
 
 def _performed(session: Session, saved: Replay) -> Violation | None:

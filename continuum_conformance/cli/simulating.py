@@ -21,7 +21,7 @@ from typing import Any
 from continuum_conformance import __version__
 from continuum_conformance.cli.adapter import load_subject, open_store, require_sensible_store
 from continuum_conformance.cli.console import Console
-from continuum_conformance.cli.stop import Stop
+from continuum_conformance.cli.stop import Stop, write_file
 from continuum_conformance.contract.targets import TargetError
 from continuum_conformance.harness import HarnessError
 from continuum_conformance.postgres import PostgresUnavailable, mask
@@ -65,7 +65,7 @@ def simulate(options: argparse.Namespace, console: Console) -> int:
         screen.prose(_world(options, seeds), indent=2)
         screen.flush()
         if options.trace:
-            _write(Path(options.trace), job.simulate(job.scenario(seeds[0])).trace.text)
+            write_file(Path(options.trace), job.simulate(job.scenario(seeds[0])).trace.text)
         done, interrupted = _campaign(options, console, screen, job, seeds)
         if done.failing and not interrupted:
             screen.line(f"  making the world of seed {min(done.failing)} smaller ...")
@@ -75,7 +75,7 @@ def simulate(options: argparse.Namespace, console: Console) -> int:
             if small.finding is not None:
                 _keep(small, file, options, min(done.failing))
     if options.report:
-        _write(folder / "campaign.json", json.dumps(_collected(options, seeds, done), indent=1) + "\n")
+        write_file(folder / "campaign.json", json.dumps(_collected(options, seeds, done), indent=1) + "\n")
     _summary(screen, done, single=options.seed is not None)
     for note in notes:
         screen.prose(note, label="-", gutter=2)
@@ -231,7 +231,7 @@ def _keep(small: Simulated, file: Path, options: argparse.Namespace, seed: int) 
     if options.report:
         again = f"continuum-conformance replay {file}"
         page = world_page(small, target=options.target, seed=seed, replay=again)
-        _write(file.with_suffix(".html"), page)
+        write_file(file.with_suffix(".html"), page)
 
 
 def _collected(options: argparse.Namespace, seeds: range, done: Campaign) -> dict[str, Any]:
@@ -254,14 +254,6 @@ def _collected(options: argparse.Namespace, seeds: range, done: Campaign) -> dic
             for seed, found in sorted(done.failing.items())
         ],
     }
-
-
-def _write(file: Path, text: str) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, "utf-8", newline="\n")
-    except OSError as error:
-        raise Stop(2, f"{file} cannot be written: {error.strerror or error}") from None
 
 
 def _world(options: argparse.Namespace, seeds: range) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["Stop"]
+from pathlib import Path
+
+__all__ = ["Stop", "write_file"]
 
 
 class Stop(Exception):
@@ -17,3 +19,16 @@ class Stop(Exception):
         super().__init__(message)
         self.code = code
         self.detail = detail
+
+
+def write_file(file: Path, text: str, code: int = 2) -> None:
+    """Write what was asked for, into a new folder if need be.
+
+    Raises:
+        Stop: the file cannot be written; with this exit code.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, "utf-8", newline="\n")
+    except OSError as error:
+        raise Stop(code, f"{file} cannot be written: {error.strerror or error}") from None

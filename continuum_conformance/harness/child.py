@@ -46,6 +46,9 @@ def _open(recipe: dict[str, Any]) -> Handle:
     return subject.open("child")
 
 
+_FDS = Path("/proc/self/fd")
+
+
 def _watch_connects() -> list[Any]:
     """A list that gets the address of whatever this process connects to through Python."""
     seen: list[Any] = []
@@ -58,7 +61,7 @@ def _watch_connects() -> list[Any]:
 def _peers() -> list[Any]:
     """What the sockets of this process are connected to, through whatever library. Unnamed pairs are nobody's."""
     found = []
-    for entry in Path("/proc/self/fd").glob("*"):
+    for entry in _FDS.glob("*"):
         # Else it is no socket, not connected, or was closed meanwhile.
         with suppress(OSError), socket.socket(fileno=os.dup(int(entry.name))) as copy:
             found.append(copy.getpeername())
@@ -93,10 +96,12 @@ def _changed_at(path: str) -> int:
         return 0
 
 
-def _open_files() -> set[str]:
-    """The files that this process has open."""
+def _open_files() -> set[str] | None:
+    """The files that this process has open; None where the system does not tell."""
+    if not _FDS.exists():
+        return None
     found = set()
-    for entry in Path("/proc/self/fd").iterdir():
+    for entry in _FDS.glob("*"):
         with suppress(OSError):  # closed meanwhile
             found.add(str(entry.readlink()))
     return found
@@ -153,7 +158,8 @@ class _Lines:
             if _changed_at(folder) == known and known < time.time_ns() - FRESH_NS:
                 continue
             changed = self._list(folder) or changed
-        opened = {path for path in _open_files() if path in self._sums}
+        told = _open_files()
+        opened = set(self._sums) if told is None else told & self._sums.keys()
         for path in [*(opened | self._near)]:
             changed = self._has_changed(path) or changed
         self._near = opened | {path for path in self._near if _changed_at(path) > time.time_ns() - FRESH_NS}

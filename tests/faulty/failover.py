@@ -7,28 +7,18 @@ import contextlib
 import psycopg
 
 from continuum_conformance.contract import JournalUnavailable
+from tests.bank import Bank
 from tests.faulty.postgres import Harness, Journal
 
-WRONG: dict[str, tuple[str, ...]] = {}
-RIGHT: list[str] = []
-SEEN_IN: dict[str, str] = {}
-"""The address of a public thread about a fault of this kind, for those that are modelled on one."""
+_bank = Bank(__name__, Harness)
+WRONG = _bank.WRONG
+SEEN_IN = _bank.SEEN_IN
+RIGHT = _bank.RIGHT
+wrong = _bank.wrong
+right = _bank.right
 
 
-def _register(cls, harness=Harness):
-    name = f"{cls.__name__}Harness"
-    globals()[name] = type(name, (harness,), {"journal_class": cls, "__module__": __name__})
-    return f"{__name__}:{name}"
-
-
-def wrong(*clauses):
-    def register(cls):
-        WRONG[_register(cls)] = clauses
-        return cls
-
-    return register
-
-
+@right
 class AsksToTryAgain(Journal):
     """Who finds the connection gone is told that nothing happened, and that there is another one now."""
 
@@ -38,9 +28,6 @@ class AsksToTryAgain(Journal):
         if gone:
             raise JournalUnavailable("the connection was lost, and made again: try again")
         return connection
-
-
-RIGHT.append(_register(AsksToTryAgain))
 
 
 @wrong("DUR-3")
@@ -89,6 +76,7 @@ class StandbyHarness(Harness):
     standby_dsn = None
 
 
+@wrong("APP-10", harness=StandbyHarness)
 class ReadsFromTheStandby(Journal):
     """The primary is for those who write."""
 
@@ -110,6 +98,3 @@ class ReadsFromTheStandby(Journal):
         super().close()
         if self._standby is not None:
             self._standby.close()
-
-
-WRONG[_register(ReadsFromTheStandby, StandbyHarness)] = ("APP-10",)

@@ -9,15 +9,12 @@ import time
 from pathlib import Path
 
 from continuum_adapters.in_memory import InMemoryHarness, InMemoryJournal, Store
-from continuum_adapters.sqlite import SQLiteHarness, SQLiteJournal, _metadata
+from continuum_adapters.sqlite import SQLiteJournal, _metadata
 from sqlalchemy import create_engine, create_mock_engine
 
 from continuum_conformance.contract import JournalUnavailable, LeaseMismatch
-
-WRONG: dict[str, tuple[str, ...]] = {}
-SEEN_IN: dict[str, str] = {}
-"""The address of a public thread about a fault of this kind, for those that are modelled on one."""
-RIGHT: list[str] = []
+from tests.bank import Bank
+from tests.racing.sqlite import Harness as DatabaseHarness
 
 
 class Journal(InMemoryJournal):
@@ -79,24 +76,16 @@ class Harness:
         journal.close()
 
 
-def _register(cls):
-    name = f"{cls.__name__}Harness"
-    globals()[name] = type(name, (Harness,), {"journal_class": cls, "__module__": __name__})
-    return f"{__name__}:{name}"
+_bank = Bank(__name__, Harness)
+WRONG = _bank.WRONG
+SEEN_IN = _bank.SEEN_IN
+RIGHT = _bank.RIGHT
+ADVISED = _bank.ADVISED
+wrong = _bank.wrong
+right = _bank.right
 
 
-def wrong(*clauses, seen_in=""):
-    def register(cls):
-        target = _register(cls)
-        WRONG[target] = clauses
-        if seen_in:
-            SEEN_IN[target] = seen_in
-        return cls
-
-    return register
-
-
-RIGHT.append(_register(Journal))
+right(Journal)
 
 
 @wrong("DUR-2", "DUR-3", "DUR-4", "DUR-5")
@@ -200,19 +189,12 @@ class WallClockHarness(Harness):
         return journal
 
 
-def _register_clock(cls):
-    name = f"{cls.__name__}Harness"
-    globals()[name] = type(name, (WallClockHarness,), {"journal_class": cls, "__module__": __name__})
-    return f"{__name__}:{name}"
-
-
+@right(harness=WallClockHarness)
 class OnTheWall(Journal):
     """Leases expire by the wall clock."""
 
 
-RIGHT.append(_register_clock(OnTheWall))
-
-
+@wrong("CLK-1", "LEA-4", harness=WallClockHarness)
 class TokensOfTheClock(OnTheWall):
     """A token is the time in microseconds, and one more when that is no greater than the last one of this handle."""
 
@@ -223,17 +205,12 @@ class TokensOfTheClock(OnTheWall):
         return self.last
 
 
-WRONG[_register_clock(TokensOfTheClock)] = ("CLK-1", "LEA-4")
-
-
+@wrong("LEA-5", harness=WallClockHarness)
 class ExpiresAtOnceByTheClock(OnTheWall):
     """A ttl of 0 is an expiry like any other: a clock that is set back makes it a live lease."""
 
     def _expiry(self, ttl):
         return self._clock() + ttl
-
-
-WRONG[_register_clock(ExpiresAtOnceByTheClock)] = ("LEA-5",)
 
 
 # -- a full disk --
@@ -262,6 +239,7 @@ class ForgetsToForget(Journal):
 # -- processes --
 
 
+@wrong("FEN-5", "CON-1", harness=DatabaseHarness)
 class OnlyAThreadLock(SQLiteJournal):
     """Reads, decides and writes under a lock of this process, without a transaction."""
 
@@ -276,6 +254,7 @@ class OnlyAThreadLock(SQLiteJournal):
                 connection.close()
 
 
+@wrong("FEN-6", "FEN-5", harness=DatabaseHarness)
 class RemembersTheFence(SQLiteJournal):
     """Keeps in memory, for all handles of this process, under which token a run is held."""
 
@@ -304,6 +283,7 @@ class RemembersTheFence(SQLiteJournal):
             ).scalar()
 
 
+@wrong("CON-1", harness=DatabaseHarness)
 class TablesIfThereIsNoFile(SQLiteJournal):
     """Makes the tables when it finds no file; who comes next finds the file, and no tables yet."""
 
@@ -326,23 +306,10 @@ class TablesIfThereIsNoFile(SQLiteJournal):
             yield connection
 
 
-def _register_sqlite(cls, *clauses):
-    def opened(self):
-        return cls(Path(self.directory) / "journal.sqlite3")
-
-    name = f"{cls.__name__}Harness"
-    globals()[name] = type(name, (SQLiteHarness,), {"open": opened, "__module__": __name__})
-    WRONG[f"{__name__}:{name}"] = clauses
-
-
-_register_sqlite(OnlyAThreadLock, "FEN-5", "CON-1")
-_register_sqlite(RemembersTheFence, "FEN-6", "FEN-5")
-_register_sqlite(TablesIfThereIsNoFile, "CON-1")
-
-
 # -- logs --
 
 
+@wrong("DUR-4", "ATM-1", harness=DatabaseHarness)
 class FinishesTwice(SQLiteJournal):
     """A finish is two transactions: the state, then its result."""
 
@@ -356,9 +323,6 @@ class FinishesTwice(SQLiteJournal):
                     f"UPDATE continuum_runs SET {', '.join(f'{name} = ?' for name in changes)} WHERE {named}",
                     (*changes.values(), *key.values()),
                 )
-
-
-_register_sqlite(FinishesTwice, "DUR-4", "ATM-1")
 
 
 class KeepsALog(Journal):
@@ -404,15 +368,10 @@ class LogHarness(Harness):
         return self.journal_class(path, self._store)
 
 
-def _register_log(cls):
-    name = f"{cls.__name__}Harness"
-    globals()[name] = type(name, (LogHarness,), {"journal_class": cls, "__module__": __name__})
-    return f"{__name__}:{name}"
+_bank.register(KeepsALog, LogHarness)  # right, but slow: each of its records holds all there is
 
 
-_register_log(KeepsALog)  # right, but slow: each of its records holds all there is
-
-
+@wrong("DUR-4", "ATM-1", harness=LogHarness)
 class AppendsBehindWhatIsTorn(KeepsALog):
     """Reads over a torn record, and appends the next one behind it, where nobody finds it."""
 
@@ -421,6 +380,7 @@ class AppendsBehindWhatIsTorn(KeepsALog):
         pass
 
 
+@wrong("DUR-4", "ATM-1", harness=LogHarness)
 class TakesWhatIsTorn(KeepsALog):
     """Believes that the last record is whole, and starts with nothing when it is not."""
 
@@ -438,16 +398,10 @@ class TakesWhatIsTorn(KeepsALog):
         return found
 
 
-for _cls in (AppendsBehindWhatIsTorn, TakesWhatIsTorn):
-    WRONG[_register_log(_cls)] = ("DUR-4", "ATM-1")
-
-
 # -- what is only advised against --
 
-ADVISED: dict[str, str] = {}
-"""The harness of each adapter that leaves a SHOULD, with the clause."""
 
-
+@_bank.advised("ATM-5s", harness=InMemoryHarness)
 class KeepsTheLockAfterCtrlC(InMemoryJournal):
     """Gives its lock back after an Exception, which KeyboardInterrupt is none of."""
 
@@ -460,10 +414,3 @@ class KeepsTheLockAfterCtrlC(InMemoryJournal):
             self._store.lock.release()
             raise
         self._store.lock.release()
-
-
-class KeepsTheLockAfterCtrlCHarness(InMemoryHarness):
-    journal_class = KeepsTheLockAfterCtrlC
-
-
-ADVISED[f"{__name__}:KeepsTheLockAfterCtrlCHarness"] = "ATM-5s"

@@ -11,12 +11,8 @@ import psycopg
 from psycopg import errors as pg
 
 from continuum_conformance.contract import JournalUnavailable
+from tests.bank import Bank
 from tests.racing import postgres
-
-WRONG: dict[str, tuple[str, ...]] = {}
-SEEN_IN: dict[str, str] = {}
-"""The address of a public thread about a fault of this kind, for those that are modelled on one."""
-RIGHT: list[str] = []
 
 
 class Journal(postgres.Journal):
@@ -27,24 +23,16 @@ class Harness(postgres.Harness):
     capabilities = postgres.Harness.capabilities | {"crash_safe"}
 
 
-def _register(cls):
-    name = f"{cls.__name__}Harness"
-    globals()[name] = type(name, (Harness,), {"journal_class": cls, "__module__": __name__})
-    return f"{__name__}:{name}"
+_bank = Bank(__name__, Harness)
+WRONG = _bank.WRONG
+SEEN_IN = _bank.SEEN_IN
+RIGHT = _bank.RIGHT
+ADVISED = _bank.ADVISED
+wrong = _bank.wrong
+right = _bank.right
 
 
-def wrong(*clauses, seen_in=""):
-    def register(cls):
-        target = _register(cls)
-        WRONG[target] = clauses
-        if seen_in:
-            SEEN_IN[target] = seen_in
-        return cls
-
-    return register
-
-
-RIGHT.append(_register(Journal))
+right(Journal)
 
 
 @wrong("ATM-3", seen_in="https://github.com/langchain-ai/langgraph/pull/6107")
@@ -138,10 +126,8 @@ class LeavesATransactionBehind(Journal):
 
 # -- what is only advised against --
 
-ADVISED: dict[str, str] = {}
-"""The harness of each adapter that leaves a SHOULD, with the clause."""
 
-
+@_bank.advised("ATM-3s")
 class TwoConnections(Journal):
     """Takes turns with two connections, each of which has to fail before it is made anew."""
 
@@ -156,9 +142,6 @@ class TwoConnections(Journal):
     def close(self):
         super().close()
         self._spare.close()
-
-
-ADVISED[_register(TwoConnections)] = "ATM-3s"
 
 
 # -- load --
@@ -256,6 +239,7 @@ class LeaksItsSlots(Journal):
 # -- clocks --
 
 
+@right
 class LeaseTimes(Journal):
     """Its leases' times in ways to be overridden."""
 
@@ -286,9 +270,6 @@ class LeaseTimes(Journal):
 
     def _until(self, ttl):
         return f"{self.now()} + make_interval(secs => {float(ttl)})" if ttl else "'-infinity'"
-
-
-RIGHT.append(_register(LeaseTimes))
 
 
 def _client():

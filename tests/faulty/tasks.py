@@ -9,11 +9,7 @@ from continuum_adapters.in_memory import InMemoryHarness, InMemoryJournal
 
 from continuum_conformance.contract import JournalUnavailable, RunState
 from continuum_conformance.contract.journal import OPERATIONS
-
-WRONG: dict[str, tuple[str, ...]] = {}
-SEEN_IN: dict[str, str] = {}
-"""The address of a public thread about a fault of this kind, for those that are modelled on one."""
-RIGHT: list[str] = []
+from tests.bank import Bank
 
 
 class Journal(InMemoryJournal):
@@ -54,26 +50,18 @@ class Harness(InMemoryHarness):
         return self.journal_class(self.clock, store=self.store, lock=self.lock)
 
 
-def _register(cls):
-    name = f"{cls.__name__}Harness"
-    globals()[name] = type(name, (Harness,), {"journal_class": cls, "__module__": __name__})
-    return f"{__name__}:{name}"
+_bank = Bank(__name__, Harness)
+WRONG = _bank.WRONG
+SEEN_IN = _bank.SEEN_IN
+RIGHT = _bank.RIGHT
+wrong = _bank.wrong
+right = _bank.right
 
 
-def wrong(*clauses, seen_in=""):
-    def register(cls):
-        target = _register(cls)
-        WRONG[target] = clauses
-        if seen_in:
-            SEEN_IN[target] = seen_in
-        return cls
-
-    return register
+right(Journal)
 
 
-RIGHT.append(_register(Journal))
-
-
+@right
 class InThreads(Journal):
     """The work is done in a thread, which goes on when its caller was cancelled."""
 
@@ -81,17 +69,12 @@ class InThreads(Journal):
         return await asyncio.to_thread(act)
 
 
-RIGHT.append(_register(InThreads))
-
-
+@right
 class Shielded(Journal):
     """What has begun is finished, and the cancellation passed on."""
 
     async def _call(self, act):
         return await asyncio.shield(asyncio.ensure_future(super()._call(act)))
-
-
-RIGHT.append(_register(Shielded))
 
 
 @wrong("ATM-5", "ATM-3", seen_in="https://github.com/psycopg/psycopg/issues/1208")

@@ -8,24 +8,14 @@ from continuum_adapters.codec import encode
 from psycopg import errors as pg
 
 from continuum_conformance.contract import JournalUnavailable, LeaseHeld, RunNotFound, SequenceConflict
+from tests.bank import Bank
 
 from .postgres import Harness, Journal
 
-WRONG: dict[str, tuple[str, ...]] = {}
-SEEN_IN: dict[str, str] = {}
-"""The address of a public thread about a fault of this kind, for those that are modelled on one."""
-
-
-def wrong(*clauses, seen_in=""):
-    def register(cls):
-        name = f"{cls.__name__}Harness"
-        globals()[name] = type(name, (Harness,), {"journal_class": cls, "__module__": __name__})
-        WRONG[f"{__name__}:{name}"] = clauses
-        if seen_in:
-            SEEN_IN[f"{__name__}:{name}"] = seen_in
-        return cls
-
-    return register
+_bank = Bank(__name__, Harness)
+WRONG = _bank.WRONG
+SEEN_IN = _bank.SEEN_IN
+wrong = _bank.wrong
 
 
 @wrong("CON-1", "CON-3", "CON-2", "FEN-5", "CON-4")

@@ -26,23 +26,12 @@ from continuum_conformance.contract.arguments import (
     check_ttl,
 )
 from continuum_conformance.contract.terms import copy_term
+from tests.bank import Bank
 
-WRONG: dict[str, tuple[str, ...]] = {}
-"""The harness of each wrong adapter, with the clauses that it may be reported under."""
-SEEN_IN: dict[str, str] = {}
-"""The address of a public thread about a fault of this kind, for those that are modelled on one."""
-
-
-def wrong(*clauses, seen_in=""):
-    def register(cls):
-        name = f"{cls.__name__}Harness"
-        globals()[name] = type(name, (InMemoryHarness,), {"journal_class": cls, "__module__": __name__})
-        WRONG[f"{__name__}:{name}"] = clauses
-        if seen_in:
-            SEEN_IN[f"{__name__}:{name}"] = seen_in
-        return cls
-
-    return register
+_bank = Bank(__name__, InMemoryHarness)
+WRONG = _bank.WRONG
+SEEN_IN = _bank.SEEN_IN
+wrong = _bank.wrong
 
 
 @wrong("FEN-5", "CON-3", "CON-1")

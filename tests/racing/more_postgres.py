@@ -7,40 +7,21 @@ from psycopg import errors as pg
 
 from continuum_conformance.contract import Instance, JournalError, RunNotFound, SequenceConflict
 from continuum_conformance.contract.arguments import check_names
+from tests.bank import Bank
 
 from .postgres import Harness, Journal
-
-WRONG: dict[str, tuple[str, ...]] = {}
-SEEN_IN: dict[str, str] = {}
-"""The address of a public thread about a fault of this kind, for those that are modelled on one."""
-RIGHT: list[str] = []
 
 
 class ParkingHarness(Harness):
     tables = ["run", "event"]
 
 
-def _register(cls):
-    name = f"{cls.__name__}Harness"
-    base = ParkingHarness if issubclass(cls, OneStatement) else Harness
-    globals()[name] = type(name, (base,), {"journal_class": cls, "__module__": __name__})
-    return f"{__name__}:{name}"
-
-
-def wrong(*clauses, seen_in=""):
-    def register(cls):
-        target = _register(cls)
-        WRONG[target] = clauses
-        if seen_in:
-            SEEN_IN[target] = seen_in
-        return cls
-
-    return register
-
-
-def right(cls):
-    RIGHT.append(_register(cls))
-    return cls
+_bank = Bank(__name__, Harness)
+WRONG = _bank.WRONG
+SEEN_IN = _bank.SEEN_IN
+RIGHT = _bank.RIGHT
+wrong = _bank.wrong
+right = _bank.right
 
 
 ACTIVE = "instance = %(instance)s AND id = %(id)s AND state IN ('running', 'suspended')"
@@ -102,7 +83,7 @@ class OneStatement(Journal):
 # -- right --
 
 
-@right
+@right(harness=ParkingHarness)
 class CounterInTheRow(OneStatement):
     """The guard is an UPDATE of the run's row, which waits for it and looks again; the seq is its counter's."""
 
@@ -116,7 +97,7 @@ INSERT INTO event SELECT %(instance)s, %(id)s, seq, %(data)s FROM touched"""
         return row[9]
 
 
-@right
+@right(harness=ParkingHarness)
 class HeldInTheStatement(OneStatement):
     """The guard takes the row FOR UPDATE within the statement; a seq of before the wait meets the key, and is retried."""
 
@@ -130,7 +111,7 @@ WHERE (%(seq)s::bigint IS NULL OR seq = %(seq)s)"""
 # -- wrong --
 
 
-@wrong("FEN-5", "CON-1", "APP-6")
+@wrong("FEN-5", "CON-1", "APP-6", harness=ParkingHarness)
 class GuardedInsert(OneStatement):
     """INSERT ... SELECT where the token fits, as the statement's snapshot has it: nothing keeps a takeover waiting."""
 
@@ -141,7 +122,7 @@ FROM run, (SELECT count(*) AS seq FROM event WHERE instance = %(instance)s AND i
 WHERE {ACTIVE} AND {FITS} AND (%(seq)s::bigint IS NULL OR following.seq = %(seq)s)"""
 
 
-@wrong("FEN-5", "CON-1")
+@wrong("FEN-5", "CON-1", harness=ParkingHarness)
 class TokenOfTheSnapshot(OneStatement):
     """The guard waits for the row and its state; the token is compared in a query beside it, which does not."""
 
@@ -153,7 +134,7 @@ INSERT INTO event SELECT %(instance)s, %(id)s, seq, %(data)s FROM following, hel
 WHERE (%(seq)s::bigint IS NULL OR seq = %(seq)s)"""
 
 
-@wrong("CON-3", "CON-1")
+@wrong("CON-3", "CON-1", harness=ParkingHarness)
 class SeqOfTheSnapshot(OneStatement):
     """The guard waits for the row, and max(seq) is still as it was before: the second of two appends is refused."""
 
@@ -170,7 +151,7 @@ WHERE (%(seq)s::bigint IS NULL OR following.seq = %(seq)s)"""
             raise SequenceConflict from None
 
 
-@wrong("CON-3", "FEN-5", "CON-1", "APP-2")
+@wrong("CON-3", "FEN-5", "CON-1", "APP-2", harness=ParkingHarness)
 class SeqByMax(OneStatement):
     """The fence in one statement; the next seq, max(seq) + 1, in the INSERT; and who comes second writes it over."""
 
@@ -187,7 +168,7 @@ ON CONFLICT (instance, id, seq) DO UPDATE SET data = EXCLUDED.data"""
         return super()._inserted(values)
 
 
-@wrong("CON-2", "CON-1", "FEN-5")
+@wrong("CON-2", "CON-1", "FEN-5", harness=ParkingHarness)
 class GuardedBySubquery(OneStatement):
     """A finish is one UPDATE whose guard is a query of its own: only the row's key is looked at again after a wait."""
 

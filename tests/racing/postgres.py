@@ -30,11 +30,7 @@ from continuum_conformance.contract.arguments import (
     check_token,
     check_ttl,
 )
-
-WRONG: dict[str, tuple[str, ...]] = {}
-SEEN_IN: dict[str, str] = {}
-"""The address of a public thread about a fault of this kind, for those that are modelled on one."""
-RIGHT: list[str] = []
+from tests.bank import Bank
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS run (
@@ -296,26 +292,12 @@ class Harness:
         journal.close()
 
 
-def _register(cls):
-    name = f"{cls.__name__}Harness"
-    globals()[name] = type(name, (Harness,), {"journal_class": cls, "__module__": __name__})
-    return f"{__name__}:{name}"
-
-
-def wrong(*clauses, seen_in=""):
-    def register(cls):
-        target = _register(cls)
-        WRONG[target] = clauses
-        if seen_in:
-            SEEN_IN[target] = seen_in
-        return cls
-
-    return register
-
-
-def right(cls):
-    RIGHT.append(_register(cls))
-    return cls
+_bank = Bank(__name__, Harness)
+WRONG = _bank.WRONG
+SEEN_IN = _bank.SEEN_IN
+RIGHT = _bank.RIGHT
+wrong = _bank.wrong
+right = _bank.right
 
 
 # -- right --

@@ -12,25 +12,20 @@ from sqlalchemy.pool import StaticPool
 
 from continuum_conformance.contract import LeaseMismatch, RunNotActive, RunNotFound
 from continuum_conformance.contract.arguments import check_event, check_names, check_token
-
-WRONG: dict[str, tuple[str, ...]] = {}
-SEEN_IN: dict[str, str] = {}
-"""The address of a public thread about a fault of this kind, for those that are modelled on one."""
+from tests.bank import Bank
 
 
-def wrong(*clauses, seen_in=""):
-    def register(cls):
-        def opened(self):
-            return cls(Path(self.directory) / "journal.sqlite3")
+class Harness(SQLiteHarness):
+    journal_class = SQLiteJournal
 
-        name = f"{cls.__name__}Harness"
-        globals()[name] = type(name, (SQLiteHarness,), {"open": opened, "__module__": __name__})
-        WRONG[f"{__name__}:{name}"] = clauses
-        if seen_in:
-            SEEN_IN[f"{__name__}:{name}"] = seen_in
-        return cls
+    def open(self):
+        return self.journal_class(Path(self.directory) / "journal.sqlite3")
 
-    return register
+
+_bank = Bank(__name__, Harness)
+WRONG = _bank.WRONG
+SEEN_IN = _bank.SEEN_IN
+wrong = _bank.wrong
 
 
 @wrong("CON-4", "CON-1", "ATM-2", seen_in="https://github.com/chrisbenincasa/tunarr/issues/2132")
