@@ -125,3 +125,42 @@ def test_pytest_checks_a_program(pytester, project, monkeypatch):
     result = pytester.runpytest_subprocess(*options, "-k", "LEA-4 and tokens")
     result.stdout.fnmatch_lines(["*journal: exec:*serve broken_ledger*"])
     assert result.parseoutcomes().get("failed", 0) >= 1
+
+
+TALKATIVE = """
+import sys
+sys.stderr.write("no answer from postgresql://joe:s3cret@db.example/x with password=s3cret\\n")
+"""
+
+
+def test_passwords_that_a_program_writes_are_masked(run, tmp_path):
+    (tmp_path / "talkative.py").write_text(TALKATIVE, "utf-8")
+    code, out, err = run("check", "--exec", f"{sys.executable} talkative.py", "--report", "out")
+    assert code == 2
+    assert "joe:***@db.example" in err
+    assert "s3cret" not in out + err
+
+
+TALKATIVE_LATER = """
+import json, subprocess, sys
+served = subprocess.Popen([*sys.argv[1:]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+for line in sys.stdin:
+    if json.loads(line)["op"] == "suspend":
+        sys.exit("no answer from postgresql://joe:s3cret@db.example/x with password=s3cret")
+    served.stdin.write(line)
+    served.stdin.flush()
+    print(served.stdout.readline(), end="", flush=True)
+"""
+
+
+def test_passwords_in_the_last_words_of_a_program_are_masked_in_all_that_is_told_of_it(run, tmp_path):
+    (tmp_path / "talkative.py").write_text(TALKATIVE_LATER, "utf-8")
+    command = f"{sys.executable} talkative.py {SERVE} ledger:LedgerHarness"
+    code, out, err = run(
+        "check", "--exec", command, "--only", "RUN-2", "--profile", "quick", "--report", "out", "--first"
+    )
+    assert code == 1
+    assert "joe:***@db.example" in out
+    assert "s3cret" not in out + err
+    for file in Path("out").iterdir():
+        assert "s3cret" not in file.read_text("utf-8")

@@ -107,7 +107,7 @@ def open_store(stores: Stores, subject: Subject) -> str | None:
     try:
         return stores.provide(subject)
     except PostgresUnavailable as error:
-        raise Stop(3, f"{subject.name} needs a PostgreSQL. {mask(str(error))}") from None
+        raise Stop(3, f"{subject.name} needs a PostgreSQL. {error}") from None
     except OSError as error:
         raise Stop(3, f"a directory for {subject.name} cannot be made: {error}") from None
 

@@ -129,9 +129,9 @@ def _tried(target: str, subject: Subject, stores: Stores) -> str | None:
         preflight(session)
         session.close_all()
     except PostgresUnavailable as error:
-        raise Stop(3, f"{target} needs a PostgreSQL. {mask(str(error))}") from None
+        raise Stop(3, f"{target} needs a PostgreSQL. {error}") from None
     except (PreflightFailure, HarnessError) as error:
-        raise Stop(2, f"{target}: {mask(str(error))}", mask(error.detail)) from None
+        raise Stop(2, f"{target}: {error}", error.detail) from None
     return store
 
 
@@ -158,12 +158,12 @@ def _measured(
         found.interrupted = True
         return Stop(3, "interrupted; what was measured so far stands above")
     except BenchError as error:
-        why = f"{mask(str(error))}. Is the adapter right? `continuum-conformance check` tells"
-        return Stop(3, why, mask(error.detail))
+        why = f"{error}. Is the adapter right? `continuum-conformance check` tells"
+        return Stop(3, why, error.detail)
     except HarnessError as error:
-        return Stop(3, f"the measurement could not go on: {mask(str(error))}", mask(error.detail))
+        return Stop(3, f"the measurement could not go on: {error}", error.detail)
     except PostgresUnavailable as error:
-        return Stop(3, mask(str(error)))
+        return Stop(3, str(error))
     finally:
         if screen.live:
             screen.write("\r\x1b[K")

@@ -197,9 +197,9 @@ def _carry_out(
     except Stop as stop:
         run.stop = stop
     except PreflightFailure as error:
-        run.stop = Stop(2, mask(str(error)), mask(error.detail))
+        run.stop = Stop(2, str(error), error.detail)
     except HarnessError as error:
-        run.stop = Stop(3, f"the check could not go on: {mask(str(error))}", mask(error.detail))
+        run.stop = Stop(3, f"the check could not go on: {error}", error.detail)
     except KeyboardInterrupt:
         run.stop = Stop(3, "interrupted; what was judged until then is reported")
 

@@ -55,9 +55,9 @@ def race(options: argparse.Namespace, console: Console) -> int:
                         progress=lambda done, explored: screen.line(_progress(done, explored.scenario.name)),
                     )
             except PreflightFailure as error:
-                raise Stop(2, mask(str(error)), mask(error.detail)) from None
+                raise Stop(2, str(error), error.detail) from None
             except HarnessError as error:
-                raise Stop(3, f"the hunt could not go on: {mask(str(error))}", mask(error.detail)) from None
+                raise Stop(3, f"the hunt could not go on: {error}", error.detail) from None
             finding = file = spec = None
             if found.violation is not None:
                 name = f"race-{found.violation.clauses[0]}"

@@ -91,6 +91,6 @@ def _performed(session: Session, saved: Replay) -> Violation | None:
         preflight(session)
         return run(session, saved)
     except PreflightFailure as error:
-        raise Stop(2, mask(str(error)), mask(error.detail)) from None
+        raise Stop(2, str(error), error.detail) from None
     except HarnessError as error:
-        raise Stop(3, f"the replay could not go on: {mask(str(error))}", mask(error.detail)) from None
+        raise Stop(3, f"the replay could not go on: {error}", error.detail) from None

@@ -140,7 +140,7 @@ def _opened(options: argparse.Namespace, target: str, engine: str) -> Iterator[t
     except TargetError as error:
         raise Stop(2, str(error)) from None
     except HarnessError as error:
-        raise Stop(2, f"the adapter's harness fails: {mask(str(error))}", mask(error.detail)) from None
+        raise Stop(2, f"the adapter's harness fails: {error}", error.detail) from None
     except BrokenProcessPool:
         raise Stop(3, "a process of the campaign has died; try it with --jobs 1") from None
     finally:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from continuum_conformance.model import mask
+
 __all__ = ["Stop", "write_file"]
 
 
 class Stop(Exception):
-    """Ends the command.
+    """Ends the command. Passwords in what it says are masked.
 
     Attributes:
         code: the exit code.
@@ -16,9 +18,9 @@ class Stop(Exception):
     """
 
     def __init__(self, code: int, message: str, detail: str = "") -> None:
-        super().__init__(message)
+        super().__init__(mask(message))
         self.code = code
-        self.detail = detail
+        self.detail = mask(detail)
 
 
 def write_file(file: Path, text: str, code: int = 2) -> None:

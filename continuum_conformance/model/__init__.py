@@ -1,5 +1,6 @@
 """The executable specification, and the one operation type that everything speaks."""
 
+from continuum_conformance.model.masking import mask
 from continuum_conformance.model.operations import READS, Garbage, Kind, Operation, Outcome, normalise
 from continuum_conformance.model.specification import (
     EMPTY,
@@ -28,5 +29,6 @@ __all__ = [
     "RunModel",
     "Specification",
     "World",
+    "mask",
     "normalise",
 ]

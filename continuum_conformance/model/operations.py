@@ -13,6 +13,7 @@ from typing import Any
 from continuum_conformance.contract.errors import ERRORS, JournalError, JournalUnavailable, NotDurable
 from continuum_conformance.contract.journal import OPERATIONS
 from continuum_conformance.contract.records import Instance, Lease, Run, RunState, Snapshot
+from continuum_conformance.model.masking import mask
 
 __all__ = ["READS", "Garbage", "Kind", "Operation", "Outcome", "normalise"]
 
@@ -98,7 +99,11 @@ class Outcome:
 
     @classmethod
     def raised(cls, error: BaseException, detail: str = "") -> Outcome:
-        """The outcome of a call that raised: a contract error by its name, any other exception raw."""
+        """The outcome of a call that raised: a contract error by its name, any other exception raw.
+
+        Passwords in its text and in the ``detail`` are masked.
+        """
+        detail = mask(detail)
         if isinstance(error, JournalError):
             name = next((base.__name__ for base in type(error).__mro__ if base.__name__ in ERRORS), None)
             if name is not None:
@@ -122,7 +127,7 @@ class Outcome:
 
 def _text(error: BaseException) -> str:
     try:
-        return str(error)
+        return mask(str(error))
     except Exception:  # noqa: BLE001 - a foreign exception's own __str__ may raise anything
         return "(its text cannot be shown)"
 

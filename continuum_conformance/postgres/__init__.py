@@ -10,8 +10,9 @@ lost. `keeper.py` and `caretaker.py` are processes of
 their own that clean up behind us, and `lifeline.py` is our end of the line to them.
 """
 
+from continuum_conformance.model import mask
+
 from .choose import CHOICES, programs, provide
-from .dsn import mask
 from .pair import Pair
 from .server import PostgresServer, PostgresUnavailable
 

@@ -6,7 +6,8 @@ import secrets
 import threading
 from typing import TYPE_CHECKING, LiteralString
 
-from .dsn import mask
+from continuum_conformance.model import mask
+
 from .optional import require
 from .server import PostgresUnavailable
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 
+from continuum_conformance.model import mask
+
 from . import dsn as dsns
 from .databases import Databases, connect, new_family
-from .dsn import mask
 from .lifeline import Lifeline
 from .server import PostgresServer, PostgresUnavailable
 

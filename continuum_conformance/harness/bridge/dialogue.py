@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from continuum_conformance.contract.errors import ERRORS
 from continuum_conformance.harness.answers import outcome_of_value
-from continuum_conformance.model import Kind, Operation, Outcome
+from continuum_conformance.model import Kind, Operation, Outcome, mask
 from continuum_conformance.model.tagged import Opaque, decode, deep, encode
 
 __all__ = [
@@ -211,8 +211,8 @@ def outcome_of_reply(operation: str, data: Mapping[str, Any]) -> Outcome:
             f'its reply to {operation} has the kind {kind!r:.60}; it must be "value", "error" or "raw"'
         )
     name = _text(operation, data, "error") or "an error without a name"
-    message, path = _text(operation, data, "message"), _text(operation, data, "path")
-    unknown, detail = data.get("unknown", False), _text(operation, data, "detail")
+    message, path = mask(_text(operation, data, "message")), _text(operation, data, "path")
+    unknown, detail = data.get("unknown", False), mask(_text(operation, data, "detail"))
     if not isinstance(unknown, bool):
         raise Breach(f"its reply to {operation} has `unknown`: {unknown!r:.60}; it must be true or false")
     if kind == "error" and (name in ERRORS or name == ABSENT):

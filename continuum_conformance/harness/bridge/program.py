@@ -23,6 +23,7 @@ from continuum_conformance import __version__
 from continuum_conformance.contract.clauses import CONTRACT_VERSION
 from continuum_conformance.contract.targets import TargetError
 from continuum_conformance.harness.bridge.dialogue import PROTOCOL, Breach, Dialogue, Reply
+from continuum_conformance.model import mask
 
 __all__ = ["Ended", "Program", "TooLate", "argv_of"]
 
@@ -141,8 +142,8 @@ class Program:
             )
         raise Refused(
             str(data.get("error") or "an error"),
-            str(data.get("message") or ""),
-            str(data.get("detail") or ""),
+            mask(str(data.get("message") or "")),
+            mask(str(data.get("detail") or "")),
         )
 
     def ask(
@@ -268,14 +269,14 @@ class Program:
         return f"its stderr ends: {tail}" if tail else ""
 
     def stderr_tail(self, lines: int) -> str:
-        """The last lines of its stderr, as far as it is still to be had."""
+        """The last lines of its stderr, as far as it is still to be had, with passwords masked."""
         try:
             size = os.fstat(self._errors.fileno()).st_size
             tail = os.pread(self._errors.fileno(), MOST_TAIL, max(0, size - MOST_TAIL))
         except (OSError, ValueError):
             return ""
         text = tail.decode("utf-8", "backslashreplace").strip()
-        return "\n".join(line for line in text.splitlines()[-lines:])
+        return mask("\n".join(text.splitlines()[-lines:]))
 
     # -- its process --
 
