@@ -22,6 +22,8 @@ from continuum_conformance.suite.races.levels import level_of
 from continuum_conformance.suite.races.picture import picture_of
 from continuum_conformance.suite.races.running import run_race
 from continuum_conformance.suite.races.scenarios import CLASSICS, SITUATIONS, Act, Scenario
+from continuum_conformance.suite.script import script
+from continuum_conformance.suite.violation import Violation
 
 TAKEOVER = Interleaving(
     "statements",
@@ -266,3 +268,11 @@ def test_a_fault_shows_the_message_at_which_the_connection_was_cut(server) -> No
     (struck,) = [call for call in race.calls if call.began < cut.at < call.ended]
     assert (struck.mark, struck.outcome) == ("deciding", "LeaseHeld")
     assert {call.worker for call in race.calls if call.after} == {"A", "B"}
+
+
+def test_the_lines_of_a_story_fit_the_terminal_and_lose_nothing() -> None:
+    told = f"starting from a situation {'that takes long to tell, ' * 5}and then:\n\n  A  append('{'x' * 200}') -> None\n"
+    shown = script(Violation((), "", story=told), None)
+    assert max(map(len, shown.split("\n"))) <= 74
+    assert "".join(shown.split()) == "".join(told.split())
+    assert "\n      xxx" in shown

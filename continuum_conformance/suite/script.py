@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -24,6 +25,8 @@ __all__ = ["call_text", "code", "outcome_text", "script", "told_text"]
 NEAR = 10**6
 """A token this close to a granted one is written as that one and a distance."""
 LONG = 40
+STORY_WIDTH = 74
+"""Columns of a story's lines; the terminal shows it by 6 to the right."""
 
 
 def code(term: Any, depth: int = 0) -> str:
@@ -288,10 +291,25 @@ def _listed(events: Any) -> str:
     return f"[{head}]" if len(events) <= 4 else f"[{head}, ... {len(events)} events]"
 
 
+def _folded(line: str) -> str:
+    """A line of a story in lines that fit the terminal."""
+    if len(line) <= STORY_WIDTH:
+        return line
+    indent = line[: len(line) - len(line.lstrip())]
+    told = textwrap.wrap(
+        line.strip(),
+        STORY_WIDTH,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}    " if indent else "",
+        break_on_hyphens=False,
+    )
+    return "\n".join(told)
+
+
 def script(violation: Violation, subject: Subject) -> str:
     """The whole script: what it shows, imports, harness, and the calls up to the one that shows the violation."""
     if violation.story:
-        return violation.story
+        return "\n".join(_folded(line) for line in violation.story.split("\n"))
     names = _Names(violation)
     told = names.clean(" ".join(str(violation).split()))
     head = [f"# {told if len(told) <= 300 else told[:297] + '...'}"] if violation.message else []
