@@ -28,6 +28,7 @@ from continuum_conformance.suite.faults import (
 from continuum_conformance.suite.faults.again import of_test
 from continuum_conformance.suite.lab import Lab, Session
 from continuum_conformance.suite.races import chapter as races
+from continuum_conformance.suite.races.levels import level_of
 from continuum_conformance.suite.races.scouting import scout
 from continuum_conformance.suite.replay import minimise
 from continuum_conformance.suite.testing import (
@@ -228,15 +229,20 @@ def _scouted(session: Session, tests: list[SuiteTest], plan: Plan) -> Result | N
         return None
     if found is not None:
         return found if _fails(found) else None
-    for test in tests:
-        if FAULTS in test.body.__module__:
-            result = judge_test(test, session, quick)
-            if _fails(result):
-                return result
+    faults = [test for test in tests if FAULTS in test.body.__module__]
+    if level_of(
+        session
+    ).costly:  # few schedules could be tried, and under none of them may contention be judged
+        faults = [*(test for test in tests if test.name == FREE), *faults]
+    for test in faults:
+        result = judge_test(test, session, quick)
+        if _fails(result):
+            return result
     return None
 
 
 FAULTS = "suite.faults"
+FREE = races.free_threads_never_meet_contention.__name__
 
 
 def judge_test(test: SuiteTest, session: Session, plan: Plan) -> Result:

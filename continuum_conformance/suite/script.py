@@ -20,7 +20,7 @@ from continuum_conformance.harness.bridge.harness import PREFIX
 from continuum_conformance.model import Kind, Operation, Outcome
 from continuum_conformance.suite.violation import Step, Violation
 
-__all__ = ["call_text", "code", "outcome_text", "script", "told_text"]
+__all__ = ["STORY_WIDTH", "call_text", "code", "outcome_text", "script", "told_text"]
 
 NEAR = 10**6
 """A token this close to a granted one is written as that one and a distance."""

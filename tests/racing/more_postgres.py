@@ -5,7 +5,13 @@ from __future__ import annotations
 from continuum_adapters.codec import decode, encode
 from psycopg import errors as pg
 
-from continuum_conformance.contract import Instance, JournalError, RunNotFound, SequenceConflict
+from continuum_conformance.contract import (
+    Instance,
+    JournalError,
+    JournalUnavailable,
+    RunNotFound,
+    SequenceConflict,
+)
 from continuum_conformance.contract.arguments import check_names
 from tests.bank import Bank
 
@@ -38,11 +44,11 @@ class OneStatement(Journal):
             "instance": key[0],
             "id": key[1],
             "token": token,
-            "seq": seq,
+            "seq": seq if seq is None or abs(seq) < 2**63 else -1,  # which is no run's next either
             "data": encode(plain, "event"),
         }
         while True:
-            with self._mutex:
+            with self._mutex, self._lost():
                 if self._inserted(values):
                     return
                 row = self._row(self._connection, key, "")
@@ -56,13 +62,16 @@ class OneStatement(Journal):
             return self._connection.execute(self.statement, values).rowcount
         except pg.UniqueViolation:
             return 0
+        except (pg.OperationalError, pg.InterfaceError) as error:  # it commits by itself
+            self._connection.close()
+            raise JournalUnavailable(str(error), outcome_unknown=True) from error
 
     def _following(self, key, row):
         return self._count(self._connection, key)
 
     def load(self, instance, run_id):
         key = check_names(instance, run_id)
-        with self._mutex:
+        with self._mutex, self._lost():
             return self._events(self._connection, key)
 
     def _fenced_load(self, key, token):

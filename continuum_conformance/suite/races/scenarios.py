@@ -279,6 +279,15 @@ CLASSICS: tuple[Scenario, ...] = (
         B=(Act("append", "none"), LOAD),
     ),
     _classic(
+        "a look beside an append, one handle",
+        "unleased",
+        "CON-1",
+        "CON-4",
+        one_handle=True,
+        A=(Act("append", "none"),),
+        B=(LOAD,),
+    ),
+    _classic(
         "appends to two runs",
         "unleased",
         "CON-3",

@@ -12,12 +12,11 @@ from continuum_conformance.history.interleaving import Interleaving
 from continuum_conformance.suite.races.picture import picture_of, starting_point
 from continuum_conformance.suite.races.running import Race
 from continuum_conformance.suite.races.scenarios import Scenario
-from continuum_conformance.suite.script import call_text, outcome_text
+from continuum_conformance.suite.script import STORY_WIDTH, call_text, outcome_text
 from continuum_conformance.suite.violation import Step
 
 __all__ = ["story_of"]
 
-WIDTH = 78
 MAX_STEPS = 40
 MAX_ROWS = 60
 LONG = 60
@@ -42,7 +41,7 @@ def story_of(scenario: Scenario, race: Race, level: str, schedule: Sequence[int]
             step = Step(entry.operation, entry.outcome)
             lines += wrap(
                 f"{call_text(step, salt)} -> {outcome_text(entry.outcome, salt)}",
-                WIDTH,
+                STORY_WIDTH,
                 initial_indent="  ",
                 subsequent_indent="      ",
             )
@@ -72,7 +71,7 @@ def _reasons(why: str, salt: str) -> list[str]:
     """The judge's reasons, without the headline, which stands above the story."""
     text = why.replace(f"-{salt}", "") if salt else why
     lines = text.splitlines()[1:]
-    wrapped = [wrap(line, WIDTH, subsequent_indent="      ") or [""] for line in lines]
+    wrapped = [wrap(line, STORY_WIDTH - 2, subsequent_indent="      ") or [""] for line in lines]
     return [piece for pieces in wrapped for piece in pieces][1:MAX_STEPS]
 
 
@@ -90,7 +89,7 @@ def _columns(picture: Interleaving) -> list[str]:
     """A column for each worker: its calls, and within them its statements and waits, or where others went first."""
     rows = _rows(picture)
     workers = picture.workers
-    width = max(20, (WIDTH - 3 * (len(workers) - 1)) // len(workers))
+    width = max(20, (STORY_WIDTH - 3 * (len(workers) - 1)) // len(workers))
     lines = ["   ".join(f"worker {worker}".ljust(width) for worker in workers).rstrip()]
     lines.append("   ".join("-" * width for _ in workers))
     for row in rows[:MAX_ROWS]:
