@@ -38,6 +38,7 @@ from continuum_conformance.report import (
     write_junit,
 )
 from continuum_conformance.report.highlight import pieces
+from continuum_conformance.report.screen import Screen
 from continuum_conformance.report.text import columns, duration, printable, wrap
 
 # -- samples ------------------------------------------------------------------------------------------------
@@ -788,6 +789,12 @@ def test_prose_stays_within_the_width(report: Report, width: int) -> None:
         if not line.startswith("      ") and not re.match(r"  (replay|explain): ", line)
     ]
     assert [line for line in prose if columns(line) > width] == []
+
+
+def test_a_heading_is_as_wide_as_the_terminal_however_long_its_title() -> None:
+    stream = io.StringIO()
+    Screen(stream, width=80).heading("exec:" + "a long command " * 9, "bold")
+    assert [len(line) for line in stream.getvalue().splitlines()] == [0, 80, 0]
 
 
 def test_the_log_of_a_failure_reads_in_order() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TextIO
 
 from continuum_conformance.report.highlight import pieces
-from continuum_conformance.report.text import columns, wrap
+from continuum_conformance.report.text import columns, cut, wrap
 
 __all__ = ["Screen", "cut"]
 
@@ -96,6 +96,7 @@ class Screen:
     def heading(self, title: str, style: str) -> None:
         """Print the title of a section in a rule across the width, with a blank line on either side."""
         dash = "─" if self.pretty else "-"
+        title = cut(title, self.width - 6)
         rule = dash * (self.width - columns(title) - 4)
         self.line()
         self.line(
