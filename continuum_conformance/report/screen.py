@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TextIO
 
 from continuum_conformance.report.highlight import pieces
-from continuum_conformance.report.text import columns, cut, wrap
+from continuum_conformance.report.text import columns, wrap
 
 __all__ = ["Screen", "cut"]
 
