@@ -17,6 +17,7 @@ from continuum_conformance.suite.violation import Step
 
 __all__ = ["story_of"]
 
+DECIDES = "<== this decides".replace(" ", "\N{NO-BREAK SPACE}")
 MAX_STEPS = 40
 MAX_ROWS = 60
 LONG = 60
@@ -94,10 +95,10 @@ def _columns(picture: Interleaving) -> list[str]:
     lines.append("   ".join("-" * width for _ in workers))
     for row in rows[:MAX_ROWS]:
         indent = " " * ((width + 3) * (workers.index(row.worker) if row.worker in workers else 0))
-        text = f"{row.text}   <== this decides" if row.deciding else row.text
+        text = f"{row.text}   {DECIDES}" if row.deciding else row.text
         within = text.startswith("| ")
         pieces = wrap(text, width, subsequent_indent="|   " if within else "  ")
-        lines += [(indent + piece).rstrip() for piece in pieces]
+        lines += [(indent + piece.replace("\N{NO-BREAK SPACE}", " ")).rstrip() for piece in pieces]
     if len(rows) > MAX_ROWS:
         lines.append(f"... and {len(rows) - MAX_ROWS} more; the page has them all")
     return lines
