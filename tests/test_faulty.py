@@ -15,7 +15,7 @@ from continuum_conformance.suite.lab import Session
 from continuum_conformance.suite.races.again import show_again
 from continuum_conformance.suite.stores import Stores
 from continuum_conformance.suite.testing import PROFILES, registered, run_test
-from tests.faulty import files, postgres, tasks
+from tests.faulty import files, network, postgres, tasks
 
 CHAPTERS = (
     "ATM-2",
@@ -67,7 +67,7 @@ def _shown_again(target, race):
 
 @pytest.mark.parametrize(
     ("target", "clauses"),
-    [*postgres.WRONG.items(), *files.WRONG.items(), *tasks.WRONG.items()],
+    [*postgres.WRONG.items(), *files.WRONG.items(), *tasks.WRONG.items(), *network.WRONG.items()],
     ids=lambda v: str(v).partition(":")[2],
 )
 def test_a_fault_is_found(target, clauses):
@@ -80,7 +80,7 @@ def test_a_fault_is_found(target, clauses):
         assert _shown_again(target, violation.race)
 
 
-@pytest.mark.parametrize("target", [*postgres.RIGHT, *files.RIGHT, *tasks.RIGHT])
+@pytest.mark.parametrize("target", [*postgres.RIGHT, *files.RIGHT, *tasks.RIGHT, *network.RIGHT])
 def test_a_right_one_is_not_accused(target):
     session, judgements = _checked(target, CHAPTERS, first=False)
     wrong = {
@@ -92,8 +92,10 @@ def test_a_right_one_is_not_accused(target):
     if "durable" in session.capabilities:
         assert session.faults["clients killed within an operation"] >= 10
         assert session.faults["clients killed"] >= 5
-    else:
+    elif target in tasks.RIGHT:
         assert session.faults["calls cancelled"] >= 10
+    else:
+        assert session.faults["connections cut"] >= 40
 
 
 TORN = "a_torn_log_loses_no_more_than_its_last_operation"

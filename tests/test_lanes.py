@@ -15,7 +15,7 @@ from continuum_conformance.harness import Subject
 from continuum_conformance.history.interleaving import Call, Interleaving, Move, Pause
 from continuum_conformance.postgres import provide
 from continuum_conformance.report.lanes import lanes, rows
-from continuum_conformance.suite.faults.running import Fault, cutting, run_cut
+from continuum_conformance.suite.faults.running import Fault, run_cut, wired
 from continuum_conformance.suite.lab import Session
 from continuum_conformance.suite.races.exploring import explore
 from continuum_conformance.suite.races.levels import level_of
@@ -257,8 +257,8 @@ def test_a_fault_shows_the_message_at_which_the_connection_was_cut(server) -> No
         session.handle("A")
         situation = SITUATIONS["expired"]
         scenario = Scenario("acquire, expired", situation, {"F": (Act("acquire"),)})
-        with cutting(session) as gate:
-            found = (run_cut(session, gate, Fault(scenario, "after", number))[0] for number in range(1, 7))
+        with wired(session) as wire:
+            found = (run_cut(session, wire, Fault(scenario, "after", number))[0] for number in range(1, 7))
             violation = next(filter(None, found))
     finally:
         session.close_all()

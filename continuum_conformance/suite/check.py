@@ -229,12 +229,13 @@ def _scouted(session: Session, tests: list[SuiteTest], plan: Plan) -> Result | N
         return None
     if found is not None:
         return found if _fails(found) else None
-    faults = [test for test in tests if FAULTS in test.body.__module__]
+    likely = [test for test in tests if FAULTS in test.body.__module__]
+    likely.sort(key=lambda test: test.name != CUTS)
     if level_of(
         session
     ).costly:  # few schedules could be tried, and under none of them may contention be judged
-        faults = [*(test for test in tests if test.name == FREE), *faults]
-    for test in faults:
+        likely = [*(test for test in tests if test.name == FREE), *likely]
+    for test in likely:
         result = judge_test(test, session, quick)
         if _fails(result):
             return result
@@ -242,6 +243,7 @@ def _scouted(session: Session, tests: list[SuiteTest], plan: Plan) -> Result | N
 
 
 FAULTS = "suite.faults"
+CUTS = faults.an_operation_whose_connection_dies_is_whole_or_not_at_all.__name__
 FREE = races.free_threads_never_meet_contention.__name__
 
 

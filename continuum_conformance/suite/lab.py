@@ -109,6 +109,8 @@ class Session:
         """The names of that level and of those that did not hold."""
         self.restarts = getattr(subject.server, "restarts", 0)
         """How often the server had been restarted when the handles were opened."""
+        self.connects: bool | None = None
+        """Whether a handle connects to something through Python's sockets; the faults find it out at first use."""
         self.races: Counter[str] = Counter()
         """How much was explored."""
         self.faults: Counter[str] = Counter()

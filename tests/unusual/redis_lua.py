@@ -13,6 +13,7 @@ import tempfile
 import time
 import weakref
 
+from continuum_conformance.contract import JournalUnavailable
 from tests.unusual import codecs
 from tests.unusual.rules import Rules, Sync, translate
 
@@ -33,13 +34,16 @@ CLOCK = "local t = redis.call('TIME') return t[1] .. '.' .. string.format('%06d'
 
 class RedisJournal(Sync):
     def __init__(self, port: int) -> None:
+        self.client = self._connected(port)
+        self.swap, self.look, self.clock = map(self.client.register_script, (SWAP, LOOK, CLOCK))
+        self.rules = Rules(clock=lambda: float(self.clock()))  # the server's
+
+    def _connected(self, port):
         import redis
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
-        self.client = redis.Redis(port=port, retry=Retry(NoBackoff(), 0))
-        self.swap, self.look, self.clock = map(self.client.register_script, (SWAP, LOOK, CLOCK))
-        self.rules = Rules(clock=lambda: float(self.clock()))  # the server's
+        return redis.Redis(port=port, retry=Retry(NoBackoff(), 0))
 
     def _keys(self, key):
         both = codecs.pack(list(key))
@@ -113,7 +117,13 @@ class RedisHarness:
     def close(self, journal):
         journal.close()
 
-    translate = staticmethod(translate)
+    @staticmethod
+    def translate(error):
+        import redis
+
+        if isinstance(error, redis.RedisError):
+            return JournalUnavailable(str(error), outcome_unknown=True)
+        return translate(error)
 
 
 class DurableRedisHarness(RedisHarness):
@@ -165,6 +175,20 @@ class DurableRedisHarness(RedisHarness):
 
     def open(self):
         return RedisJournal(self.port)
+
+
+class RetryingRedisJournal(RedisJournal):
+    def _connected(self, port):
+        import redis
+
+        return redis.Redis(port=port)
+
+
+class RetryingRedisHarness(DurableRedisHarness):
+    """Wrong: the client is as it comes, and tries again by itself after a lost reply."""
+
+    def open(self):
+        return RetryingRedisJournal(self.port)
 
 
 class ForgetfulRedisHarness(DurableRedisHarness):

@@ -11,7 +11,7 @@ from continuum_conformance.suite.faults.ending import run_cancelled, run_interru
 from continuum_conformance.suite.faults.exhausting import run_timed_out
 from continuum_conformance.suite.faults.failover import failing_over, run_failover
 from continuum_conformance.suite.faults.full import run_full
-from continuum_conformance.suite.faults.running import Fault, cutting, run_cut, run_death
+from continuum_conformance.suite.faults.running import Fault, run_cut, run_death, wired
 from continuum_conformance.suite.faults.zombies import run_stopped_again
 from continuum_conformance.suite.lab import BESIDE, SECOND_PROCESS, Session
 from continuum_conformance.suite.script import told_text
@@ -68,5 +68,5 @@ def strike_again(session: Session, data: Mapping[str, Any]) -> Violation | None:
         return run_cancelled(session, fault)[0]
     if fault.when == "interrupted":
         return run_interrupted(session, fault)[0]
-    with cutting(session) as gate:
-        return run_cut(session, gate, fault)[0]
+    with wired(session) as wire:
+        return run_cut(session, wire, fault)[0]

@@ -6,14 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 from continuum_conformance.contract.records import RunState
+from continuum_conformance.harness.subject import PROBE
 from continuum_conformance.suite.faults.running import (
+    CUT,
     TRIES,
     Fault,
-    cutting,
     run_cut,
     run_death,
     scenarios,
     spread,
+    wired,
 )
 from continuum_conformance.suite.lab import SECOND_PROCESS, Lab, RunUnderTest, Session
 from continuum_conformance.suite.situations import each
@@ -24,9 +26,23 @@ __all__: list[str] = []
 
 def _wire(session: Session) -> str:
     """Why no connection of this adapter can be cut."""
-    if "postgres" not in session.subject.needs or session.subject.dsn is None:
-        return "connections can be cut only where the kit stands between the adapter and its PostgreSQL"
+    if session.subject.dsn is not None:
+        return ""
+    if session.subject.reach.code:
+        return "a program's connections can be cut only where it uses the kit's PostgreSQL"
+    if "postgres" in session.subject.needs or not _connects(session):
+        return "it has no connection that the kit could cut: none to its PostgreSQL, and none made by Python's sockets"
     return ""
+
+
+def _connects(session: Session) -> bool:
+    """Whether a handle connects to something through Python's sockets."""
+    if session.connects is None:
+        with wired(session) as wire:
+            with wire.acting():
+                session.handle(CUT).call(PROBE)
+            session.connects = not wire.blind
+    return session.connects
 
 
 @checks("ATM-1", "ATM-4", "ATM-3", "ATM-2", program=True, when=_wire)
@@ -35,10 +51,10 @@ def an_operation_whose_connection_dies_is_whole_or_not_at_all(
 ) -> None:
     """Every operation, cut at every message: before it, after it, and in the middle of the reply."""
     del seed
-    with cutting(session) as gate:
-        for scenario in scenarios(session.capabilities, "F", reads=profile.name != "quick"):
-            found, messages = run_cut(session, gate, Fault(scenario, "before", 0))
-            if gate.sees_no_connection("F"):
+    with wired(session) as wire:
+        for scenario in scenarios(session.capabilities, CUT, reads=profile.name != "quick"):
+            found, messages = run_cut(session, wire, Fault(scenario, "before", 0))
+            if wire.blind:
                 search.result.skipped = "a handle's connections do not follow the DSN that it is opened with"
                 return
             numbers = range(1, messages + 1)
@@ -47,7 +63,7 @@ def an_operation_whose_connection_dies_is_whole_or_not_at_all(
                     if found is None:
                         search.result.examples += 1
                         session.faults["connections cut"] += 1
-                        found, _ = run_cut(session, gate, Fault(scenario, when, number))
+                        found, _ = run_cut(session, wire, Fault(scenario, when, number))
             if found is not None:
                 search.result.violation = found
                 return

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
+from continuum_conformance.faults.sockets import Sockets
 from continuum_conformance.harness import HarnessError
 from continuum_conformance.history import History, Interleaving, Recorded, judge
 from continuum_conformance.model import Kind, Operation, Outcome
 from continuum_conformance.postgres.databases import connect
-from continuum_conformance.postgres.gate import Gate
+from continuum_conformance.postgres.gate import Cut, Gate
 from continuum_conformance.postgres.tape import Sent
 from continuum_conformance.suite.lab import SECOND_PROCESS, Lab, Session
 from continuum_conformance.suite.races.levels import own_files
@@ -32,6 +33,7 @@ __all__ = [
     "TRIES",
     "Example",
     "Fault",
+    "Wire",
     "cutting",
     "lenient",
     "litter",
@@ -39,6 +41,7 @@ __all__ = [
     "run_death",
     "scenarios",
     "spread",
+    "wired",
     "works_again",
 ]
 
@@ -281,40 +284,145 @@ def cutting(session: Session) -> Iterator[Gate]:
         gate.close()
 
 
-def run_cut(session: Session, gate: Gate, fault: Fault) -> tuple[Violation | None, int]:
+class Wire(Protocol):
+    """What stands between worker ``F`` and its store, and can cut its connections."""
+
+    @property
+    def blind(self) -> bool:
+        """Whether it has seen no connection of the worker's so far."""
+        ...
+
+    def acting(self) -> AbstractContextManager[None]:
+        """While this lasts, the worker acts, and nobody else."""
+        ...
+
+    def arm(self, example: Example) -> None:
+        """Strike as the example's fault says, from now on."""
+        ...
+
+    def disarm(self) -> bool:
+        """Strike no more. Gives whether it has struck."""
+        ...
+
+    def messages(self) -> int:
+        """How many messages there were from `arm` to `disarm`, once a read has followed."""
+        ...
+
+    def litter(self) -> str:
+        """What a lost connection has left behind in the store; empty when there is nothing, or nobody can tell."""
+        ...
+
+
+class _AtTheGate:
+    """The wire of an adapter over PostgreSQL."""
+
+    def __init__(self, session: Session, gate: Gate) -> None:
+        self._session, self._gate = session, gate
+        self._cut: Cut | None = None
+        self._sent = 0
+        self._taping = ExitStack()
+
+    @property
+    def blind(self) -> bool:
+        return self._gate.sees_no_connection(CUT)
+
+    def acting(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def arm(self, example: Example) -> None:
+        gate, fault = self._gate, example.fault
+        self._sent = gate.groups(CUT, every=True)
+        self._cut = gate.cut(CUT, fault.when, fault.number, every=True) if fault.number else None  # type: ignore[arg-type]
+        gate.clock = example.recording.clock.__next__
+        example.tape = self._taping.enter_context(gate.taped())
+
+    def disarm(self) -> bool:
+        self._taping.close()
+        self._gate.no_cuts()
+        return self._cut is not None and self._cut.fired.is_set()
+
+    def messages(self) -> int:
+        return self._gate.groups(CUT, every=True) - self._sent - 1
+
+    def litter(self) -> str:
+        return litter(self._session)
+
+
+class _AtTheSockets:
+    """The wire of an adapter over any other store, as far as it connects through Python's sockets."""
+
+    def __init__(self, sockets: Sockets) -> None:
+        self._sockets = sockets
+        self._messages = 0
+
+    @property
+    def blind(self) -> bool:
+        return not self._sockets.connections
+
+    def acting(self) -> AbstractContextManager[None]:
+        return self._sockets.watching()
+
+    def arm(self, example: Example) -> None:
+        self._sockets.cut(example.fault.when, example.fault.number)  # type: ignore[arg-type]
+
+    def disarm(self) -> bool:
+        self._messages = self._sockets.messages
+        self._sockets.no_cut()
+        return self._sockets.fired
+
+    def messages(self) -> int:
+        return self._messages
+
+    def litter(self) -> str:
+        return ""
+
+
+@contextmanager
+def wired(session: Session) -> Iterator[Wire]:
+    """While this lasts, worker ``F`` has connections that can be cut."""
+    if session.subject.dsn is not None:
+        with cutting(session) as gate:
+            yield _AtTheGate(session, gate)
+        return
+    sockets = Sockets()
+    session.close(CUT)
+    try:
+        yield _AtTheSockets(sockets)
+    finally:
+        session.close(CUT)
+        sockets.close()
+
+
+def run_cut(session: Session, wire: Wire, fault: Fault) -> tuple[Violation | None, int]:
     """Cut a connection once; gives what is wrong, and how many messages the operation had (0 when it was struck)."""
     example = Example(session, fault)
-    handle = session.handle(CUT)
-    if example.read(CUT).kind is not Kind.VALUE:
-        return example.violation("a new handle could not read before anything was cut", "ATM-3"), 0
-    sent = gate.groups(CUT, every=True)
-    cut = gate.cut(CUT, fault.when, fault.number, every=True) if fault.number else None  # type: ignore[arg-type]
-    gate.clock = example.recording.clock.__next__
-    with gate.taped() as example.tape:
+    with wire.acting():
+        handle = session.handle(CUT)
+        if example.read(CUT).kind is not Kind.VALUE:
+            return example.violation("a new handle could not read before anything was cut", "ATM-3"), 0
+        wire.arm(example)
         outcome = example.strike(lambda: handle.call(example.operation))
-    gate.no_cuts()
-    struck = cut is not None and cut.fired.is_set()
-    if outcome.kind is Kind.RAW:
-        return example.violation(f"{outcome.error} came out raw: {outcome.message}", "ATM-4", "ATM-2"), 0
-    if outcome.kind is Kind.HANG:
-        return replace(example.violation("it did not come back", "ATM-3"), hang=True), 0
-    found = None
-    again = example.read(CUT)
-    if outcome.kind is Kind.VALUE and again.error == "JournalUnavailable":
-        # The call had its answer before the connection was lost, so the loss is the next call's to tell.
-        example.excused.append(example.recording.entries[-1])
+        struck = wire.disarm()
+        if outcome.kind is Kind.RAW:
+            return example.violation(f"{outcome.error} came out raw: {outcome.message}", "ATM-4", "ATM-2"), 0
+        if outcome.kind is Kind.HANG:
+            return replace(example.violation("it did not come back", "ATM-3"), hang=True), 0
         again = example.read(CUT)
+        if outcome.kind is Kind.VALUE and again.error == "JournalUnavailable":
+            # The call had its answer before the connection was lost, so the loss is the next call's to tell.
+            example.excused.append(example.recording.entries[-1])
+            again = example.read(CUT)
     if again.kind is not Kind.VALUE:
-        found = example.violation(
+        found: Violation | None = example.violation(
             f"the next call on the handle failed with {again.error}: {again.message}", "ATM-3"
         )
     else:
         found = example.judged(*_clauses(outcome))
     if found is None and struck:
-        left = litter(session)
+        left = wire.litter()
         if left:
             found = example.violation(f"the server was left with {left}", "ATM-3")
-    return found, 0 if struck else gate.groups(CUT, every=True) - sent - 1
+    return found, 0 if struck else wire.messages()
 
 
 def _clauses(outcome: Outcome) -> tuple[str, ...]:

@@ -1,0 +1,1 @@
+"""Faults of what lies between an adapter and its store, whichever store it is."""
