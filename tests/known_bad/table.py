@@ -96,5 +96,6 @@ BANKS = (
     "tests.faulty.failover",
     "tests.faulty.files",
     "tests.faulty.postgres",
+    "tests.faulty.network",
     "tests.faulty.tasks",
 )
