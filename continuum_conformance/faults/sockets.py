@@ -12,11 +12,10 @@ replies; a server that has begun to answer has had the request.
 from __future__ import annotations
 
 import contextlib
-import selectors
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -176,46 +175,12 @@ class Sockets:
                 self.connections += 1
                 self._carried |= {client, store}
             try:
-                self._relay(client, store)
-            except OSError:
-                pass  # one of the two has gone
+                _Carried(self, client, store).relay()
             finally:
                 with self._lock:
                     self._carried -= {client, store}
 
-    def _relay(self, client: socket.socket, store: socket.socket) -> None:
-        asking, doomed = False, ""
-        with selectors.DefaultSelector() as both:
-            both.register(client, selectors.EVENT_READ)
-            both.register(store, selectors.EVENT_READ)
-            while True:
-                ready = {key.fileobj for key, _ in both.select()}
-                if store in ready:  # first, so that what it answers is not taken to follow what is asked now
-                    piece = store.recv(PIECE)
-                    if doomed == "mid-reply":
-                        client.sendall(piece[: len(piece) // 2])
-                    if doomed:
-                        self._has_fired()
-                        return
-                    if not piece:
-                        return
-                    asking = False
-                    client.sendall(piece)
-                if client in ready:
-                    piece = client.recv(PIECE)
-                    if not piece:  # it has said all that it had to say
-                        both.unregister(client)
-                        store.shutdown(socket.SHUT_WR)
-                        continue
-                    if not asking:
-                        asking = True
-                        doomed = self._message()
-                        if doomed == "before":
-                            self._has_fired()
-                            return
-                    store.sendall(piece)
-
-    def _message(self) -> str:
+    def message(self) -> str:
         """Count a message; what is to happen to it, if anything."""
         with self._lock:
             self.messages += 1
@@ -223,6 +188,57 @@ class Sockets:
                 return ""
             return self._cut[0]
 
-    def _has_fired(self) -> None:
+    def has_fired(self) -> None:
+        """Take note that a connection is about to be lost."""
         with self._lock:
             self.fired = True
+
+
+class _Carried:
+    """One connection: a thread for each direction, so that neither end has to wait until the other one reads."""
+
+    def __init__(self, sockets: Sockets, client: socket.socket, store: socket.socket) -> None:
+        self._sockets, self._client, self._store = sockets, client, store
+        self._asking = False
+        self._doomed = ""
+
+    def relay(self) -> None:
+        """Carry until both have ended, or one of them is lost."""
+        answers = threading.Thread(target=self._guarded, args=(self._answers,), name="sockets", daemon=True)
+        answers.start()
+        self._guarded(self._requests)
+        answers.join()
+
+    def _guarded(self, carry: Callable[[], bool]) -> None:
+        """Carry one direction. Unless it has come to a proper end, the connection ends with it."""
+        try:
+            ended = carry()
+        except OSError:  # one of the two has gone
+            ended = False
+        if not ended:
+            for end in (self._client, self._store):
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
+    def _requests(self) -> bool:
+        while piece := self._client.recv(PIECE):
+            if not self._asking:
+                self._asking = True
+                self._doomed = self._sockets.message()
+            if self._doomed == "before":
+                self._sockets.has_fired()
+                return False
+            self._store.sendall(piece)
+        self._store.shutdown(socket.SHUT_WR)
+        return True
+
+    def _answers(self) -> bool:
+        while piece := self._store.recv(PIECE):
+            if self._doomed:
+                self._sockets.has_fired()
+                if self._doomed == "mid-reply":
+                    self._client.sendall(piece[: len(piece) // 2])
+                return False
+            self._asking = False  # before the client has it, and asks for more
+            self._client.sendall(piece)
+        return False
