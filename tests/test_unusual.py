@@ -76,10 +76,10 @@ ADAPTERS = {
     "maria:GuardedHarness": STORES,
     "maria:NamedLockHarness": ("APP-1", "FEN-6"),
     "maria:AsyncVersionsHarness": ("FEN-6", "DUR-1", "ATM-5"),
-    "etcd_leases:EtcdHarness": ("FEN-6", "LEA-5", "DUR-1"),
-    "memcached_cas:MemcachedHarness": ("FEN-6", "SNP-3"),
+    "etcd_leases:EtcdHarness": ("FEN-6", "LEA-5", "DUR-1", "ATM-4"),
+    "memcached_cas:MemcachedHarness": ("FEN-6", "SNP-3", "ATM-4"),
     "redis_lua:RedisHarness": STORES,
-    "redis_lua:DurableRedisHarness": ("CLK-1", "DUR-2", "DUR-3", "DUR-5", "FEN-6"),
+    "redis_lua:DurableRedisHarness": ("ATM-4", "CLK-1", "DUR-2", "DUR-3", "DUR-5", "FEN-6"),
     "postgres_rows:SerializableHarness": ("SNP-5", "DUR-1"),
     "postgres_rows:AdvisoryHarness": ("FEN-6", "DUR-1"),
     "postgres_rows:ForUpdateHarness": ("APP-1", "DUR-1"),
@@ -116,14 +116,18 @@ def stores():
         yield given
 
 
-@pytest.mark.parametrize("adapter", ADAPTERS)
-def test_a_correct_adapter_is_not_accused(adapter, stores):
+def _needs(adapter):
     driver = NEEDS.get(adapter)
     if driver and importlib.util.find_spec(driver) is None:
         pytest.skip(f"{driver} is not installed")
     server = SERVERS.get(adapter.partition(":")[0])
     if server and shutil.which(server) is None:
         pytest.skip(f"{server} is not installed")
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_a_correct_adapter_is_not_accused(adapter, stores):
+    _needs(adapter)
     target = f"tests.unusual.{adapter}"
     if "postgres" in Subject(target).needs:
         try:
@@ -145,3 +149,11 @@ def test_only_advice_is_given_where_a_should_is_not_followed(stores):
         given[clause] = [one.clause.id for one in judged if one.verdict == "advice"]
         assert accusations(judged) == []
     assert given == {"LEA-3s": ["LEA-3s"], "TRM-1s": ["TRM-1s"]}
+
+
+def test_a_client_that_tries_again_by_itself_is_told_from_one_that_does_not(stores):
+    _needs("redis_lua:RedisHarness")
+    for harness, wrong in {"DurableRedisHarness": False, "RetryingRedisHarness": True}.items():
+        _, judged, _, session = check(f"tests.unusual.redis_lua:{harness}", stores, only=("ATM-1", "ATM-4"))
+        assert bool(accusations(judged)) is wrong
+        assert session.faults["connections cut"]
