@@ -13,6 +13,7 @@ from continuum_adapters.sqlite import SQLiteHarness, SQLiteJournal, _metadata
 from sqlalchemy import create_engine, create_mock_engine
 
 from continuum_conformance.contract import JournalUnavailable, LeaseMismatch
+from tests.known_bad.sql import SqlHarness, SqlJournal
 
 WRONG: dict[str, tuple[str, ...]] = {}
 SEEN_IN: dict[str, str] = {}
@@ -359,6 +360,29 @@ class FinishesTwice(SQLiteJournal):
 
 
 _register_sqlite(FinishesTwice, "DUR-4", "ATM-1")
+
+
+class CountsAfterwards(SqlJournal):
+    """The event in one transaction and the count in the next: who dies between leaves the next event in its place."""
+
+    def append(self, instance, run_id, event, lease_token):
+        super().append(instance, run_id, event, lease_token)
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE runs SET next_seq = next_seq + 1 WHERE instance = ? AND run_id = ?",
+                (instance.name, run_id),
+            )
+
+    COUNT = "SELECT 1"
+    APPEND = SqlJournal.APPEND.replace("INSERT", "INSERT OR REPLACE")
+
+
+class CountsAfterwardsHarness(SqlHarness):
+    capabilities = SqlHarness.capabilities - {"shared"} | {"crash_safe"}
+    journal_class = CountsAfterwards
+
+
+WRONG[f"{__name__}:CountsAfterwardsHarness"] = ("DUR-4", "ATM-1")
 
 
 class KeepsALog(Journal):
