@@ -5,6 +5,7 @@ The stores below are small and wrong on purpose, or right. This file is the "ada
 
 from __future__ import annotations
 
+import gc
 import queue
 import sys
 import threading
@@ -293,6 +294,42 @@ class Pool(Store):
         self.pool.shutdown()
 
 
+class Connection:
+    """Is closed under a lock when it is forgotten, as drivers do; it holds itself, so that the collector finds it."""
+
+    def __init__(self, lock: Any) -> None:
+        self.lock, self.me = lock, self
+
+    def __del__(self) -> None:
+        with self.lock:
+            pass
+
+
+class ForgetsItsConnections(Store):
+    """A connection for each event, which is nobody's afterwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closing = threading.Lock()
+
+    def append(self) -> None:
+        Connection(self.closing)
+        with self.lock:
+            self.events.append(len(self.events))
+
+
+ALLOCATES = """
+import gc
+
+def allocates(names, current_first):
+    gc.set_threshold(1)
+    made = [[] for _ in range(100)]
+    gc.set_threshold(0)
+    return 0
+"""
+"""A chooser whose code is not of this file, which is the adapter's."""
+
+
 def explore(executor: LineExecutor, make: Callable[[], Any], *, bound: int | None = None) -> Walk[Execution]:
     """Two appends at once, under all schedules; what is found is the execution that went wrong."""
 
@@ -571,6 +608,28 @@ class TestThreadsOfItsOwn:
         assert set(execution.hung) == {"A"}
         assert "in endless" in execution.hung["A"]
         assert execution.deadlock is None
+
+    def test_what_is_forgotten_is_not_collected_while_the_next_step_is_chosen(self) -> None:
+        # The collector runs at any allocation, the executor's among them; what it calls may need a lock.
+        done: list[Execution] = []
+        elsewhere: dict[str, Any] = {}
+        exec(ALLOCATES, elsewhere)
+
+        def whole() -> None:
+            with LineExecutor([__name__]) as executor:
+                store = ForgetsItsConnections()
+                done.append(executor.run({"A": store.append, "B": store.append}, elsewhere["allocates"]))
+
+        before = gc.get_threshold()
+        gc.set_threshold(0)
+        try:
+            thread = threading.Thread(target=whole, daemon=True)
+            thread.start()
+            thread.join(30)
+        finally:
+            gc.set_threshold(*before)
+        assert done, "the executor waits for itself"
+        assert done[0].choices
 
     def test_who_blocks_in_something_unknown_is_gone_around(self) -> None:
         # A real lock that is nobody's: as if it were within a C extension.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 
 import pytest
+from continuum_adapters.in_memory import InMemoryHarness
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the adapters are named as `tests.racing...`
 
@@ -124,6 +126,31 @@ def test_a_right_style_is_not_accused(target, server):
             c: j.message for c, j in judgements.items() if j.verdict not in ("passed", "unsupported")
         } == {}
         assert session.race_level.name == "statements"
+    finally:
+        session.close_all()
+
+
+class Connected(InMemoryHarness):
+    """What it keeps is in this process, but it looks as if it were elsewhere: each handle has a connection."""
+
+    listener = None
+
+    def open(self):
+        self.listener = self.listener or socket.create_server(("127.0.0.1", 0))
+        journal = super().open()
+        journal.line = socket.create_connection(self.listener.getsockname())
+        return journal
+
+    def close(self, journal):
+        journal.line.close()
+        super().close(journal)
+
+
+@pytest.mark.parametrize(("harness", "level"), [(InMemoryHarness, "instructions"), (Connected, "lines")])
+def test_steps_are_told_apart_only_where_all_that_they_touch_is_seen(harness, level):
+    session = Session(Subject(harness(), limit=5))
+    try:
+        assert level_of(session).name == level
     finally:
         session.close_all()
 

@@ -340,12 +340,23 @@ def difference(expected: Term, actual: Term, where: str = "") -> str | None:
                 pairs = enumerate(zip(ours, theirs, strict=True))
                 children = [(a, b, (path, f"[{index}]")) for index, (a, b) in pairs]
         elif not equal(ours, theirs):
-            found = f"{shown(ours)} became {shown(theirs)}"
+            found = f"{shown(ours)} became {shown(theirs)}{_where_long(ours, theirs)}"
         if found is not None:
             at = _render(where, path)
             return f"{found} at {at}" if at else found
         stack.extend(reversed(children))
     return None
+
+
+def _where_long(ours: Term, theirs: Term) -> str:
+    """Of texts and bytes that are too long to be shown, the lengths and the place where they first differ."""
+    if not isinstance(ours, (str, bytes)) or not isinstance(theirs, (str, bytes)):
+        return ""
+    if max(len(repr(ours)), len(repr(theirs))) <= SHOWN:
+        return ""
+    same = next((n for n, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), None)
+    lengths = f"length {len(ours)}, then {len(theirs)}"
+    return f" ({lengths})" if same is None else f" ({lengths}; they differ from {same} on)"
 
 
 def _plain_keys(term: Mapping[Any, Any]) -> bool:
@@ -378,7 +389,10 @@ def _keys_difference(expected: Mapping[Any, Any], actual: Mapping[Any, Any]) -> 
     return None
 
 
-def shown(value: object, limit: int = 60) -> str:
+SHOWN = 60
+
+
+def shown(value: object, limit: int = SHOWN) -> str:
     """A value as a person may read it: its repr, cut to ``limit`` characters, whatever its repr does."""
     try:
         if type(value) is int and value.bit_length() > 4096:

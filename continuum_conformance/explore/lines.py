@@ -13,12 +13,14 @@ when it fell.
 
 from __future__ import annotations
 
+import gc
 import itertools
 import queue
 import sys
 import threading
 from _thread import get_ident
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from traceback import StackSummary
 from types import CodeType, FrameType, ModuleType, TracebackType
@@ -201,11 +203,12 @@ class LineExecutor:
         )
         self._turns = turns
         try:
-            if operations:
-                turns.drive()
-            else:
-                with under_control(turns):
+            with _uncollected():
+                if operations:
                     turns.drive()
+                else:
+                    with under_control(turns):
+                        turns.drive()
         finally:
             self._turns = None
         execution = turns.execution
@@ -311,6 +314,22 @@ class LineExecutor:
                 turns.point(worker, site)
             else:
                 turns.foreign(f"the adapter's code at {site.label}")
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Leave the garbage collector out of a run.
+
+    It runs at any allocation, so also while the next worker is chosen; and a driver's object that is closed then, under
+    a lock, would wait for a turn that nobody can give. Where it ran would also not be the same twice.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 class _Thread:

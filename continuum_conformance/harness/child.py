@@ -28,7 +28,7 @@ from continuum_conformance.harness.subject import CALL_LIMIT, PROBE, Handle, Har
 from continuum_conformance.model import Kind, Operation, Outcome
 from continuum_conformance.model.tagged import Opaque, decode_operation, encode_outcome
 
-__all__ = ["end_with", "main"]
+__all__ = ["end_with", "main", "peers"]
 
 PR_SET_PDEATHSIG = 1
 
@@ -58,7 +58,7 @@ def _watch_connects() -> list[Any]:
     return seen
 
 
-def _peers() -> list[Any]:
+def peers() -> list[Any]:
     """What the sockets of this process are connected to, through whatever library. Unnamed pairs are nobody's."""
     found = []
     for entry in _FDS.glob("*"):
@@ -279,7 +279,7 @@ def main(requests: int, answers: int) -> None:
                         {"failed": str(error) or type(error).__name__, "detail": getattr(error, "detail", "")}
                     )
                     break
-                answer({"opened": True, "connected": bool(connects or _peers())})
+                answer({"opened": True, "connected": bool(connects or peers())})
     sys.stderr.flush()
     os._exit(0)  # a hung thread of the adapter's must not keep the process
 

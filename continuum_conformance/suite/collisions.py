@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -21,7 +22,7 @@ from continuum_conformance.contract.errors import NotDurable
 from continuum_conformance.contract.terms import canonical, check_durable
 from continuum_conformance.suite.lab import Lab
 
-__all__ = ["lookalikes"]
+__all__ = ["lookalikes", "words_beside"]
 
 MAX_FILE = 64 * 2**20
 PLAIN: tuple[Any, ...] = (b"\x01\x02", float("inf"), float("nan"), 2**70, -0.0)
@@ -42,13 +43,8 @@ RICH: tuple[Any, ...] = (
 
 def lookalikes(lab: Lab) -> list[Any]:
     """What stands in the adapter's store for values that JSON does not have, as ordinary terms; each once."""
-    values = PLAIN + (RICH if "rich_terms" in lab.capabilities else ())
-    markers = {f"marker{lab.salt}x{number}x": value for number, value in enumerate(values)}
-    with lab.arranging():
-        run = lab.run()
-        run.start("checkout", None)
-        for marker, value in markers.items():
-            run.append({"type": "step", "payload": [marker, value]})
+    markers = _marked(lab)
+    _store(lab, markers)
     found: dict[bytes, Any] = {}
     for text in _stored(lab, f"marker{lab.salt}x"):
         for marker in markers:
@@ -57,8 +53,32 @@ def lookalikes(lab: Lab) -> list[Any]:
     for marker, value in markers.items():
         for form in _in_memory(marker, value):
             found.setdefault(canonical(form), form)
-    originals = {canonical(value) for value in values}
+    originals = {canonical(value) for value in markers.values()}
     return [form for mark, form in found.items() if mark not in originals and _plain(form)]
+
+
+def words_beside(lab: Lab) -> list[str]:
+    """What can be read in the adapter's store close behind such values: tags of its encoding among it; each once."""
+    markers = _marked(lab)
+    _store(lab, markers)
+    words: dict[str, None] = {}
+    for text in _stored(lab, f"marker{lab.salt}x"):
+        for marker in markers:
+            words.update(dict.fromkeys(_words(text, marker)))
+    return [word for word in words if word and lab.salt[:6] not in word][:MAX_WORDS]
+
+
+def _marked(lab: Lab) -> dict[str, Any]:
+    values = PLAIN + (RICH if "rich_terms" in lab.capabilities else ())
+    return {f"marker{lab.salt}x{number}x": value for number, value in enumerate(values)}
+
+
+def _store(lab: Lab, markers: dict[str, Any]) -> None:
+    with lab.arranging():
+        run = lab.run()
+        run.start("checkout", None)
+        for marker, value in markers.items():
+            run.append({"type": "step", "payload": [marker, value]})
 
 
 def _plain(form: Any) -> bool:
@@ -138,6 +158,27 @@ def _beside(text: str, marker: str) -> Iterator[Any]:
                         continue
                     yield form
         place = text.find(marker, place + 1)
+
+
+PRINTABLE = re.compile(r"[!-~]{2,}")
+LONGEST = 24
+MAX_WORDS = 200
+
+
+def _words(text: str, marker: str) -> Iterator[str]:
+    """What can be read close behind the marker, in whatever form it was stored: tags of keys and values among it.
+
+    A letter at either end may be a part of the format's, and in CBOR one before a text is its length.
+    """
+    place = text.find(marker)
+    rest = text[place + len(marker) :][:120].partition("marker")[0] if place >= 0 else ""
+    for word in PRINTABLE.findall(rest):
+        if len(word) <= LONGEST:
+            yield from (word, word[:-1], word[1:])
+        for start, letter in enumerate(word, 1):
+            length = ord(letter) - 0x60
+            if 2 <= length <= min(23, len(word) - start):
+                yield word[start : start + length]
 
 
 def _in_memory(marker: str, value: Any) -> Iterator[Any]:

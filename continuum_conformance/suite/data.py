@@ -239,7 +239,8 @@ def offenders() -> list[tuple[str, Callable[[], Any], str]]:
 _OPEN_FILE = open(__file__, "rb")  # noqa: SIM115, PTH123 - an open file, to be refused
 
 
-UTC_OFFSETS = (0, 60, -300, 330, 345, -570, 840, -720)
+UTC_OFFSETS = (0, 60, -300, 330, 345, -570, 840, -720, -30, 19 + 32 / 60, -(45 + 30 / 60))
+"""In minutes. The last two have seconds, as the local time of a place had before there were zones."""
 
 RICH: tuple[Any, ...] = (
     (),
@@ -267,6 +268,8 @@ RICH: tuple[Any, ...] = (
     datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
     datetime(2026, 1, 2, 3, 4, 5, 1, tzinfo=timezone(timedelta(hours=5, minutes=30))),
     datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=-9, minutes=-30))),
+    datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(minutes=-30))),
+    datetime(1926, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(minutes=19, seconds=32))),
     datetime(1, 1, 1),
     datetime(9999, 12, 31, 23, 59, 59, 999999),
     date(2026, 1, 2),
@@ -337,7 +340,7 @@ def _plain() -> SearchStrategy[Any]:
     )
 
 
-def _fixed(minutes: int) -> timezone:
+def _fixed(minutes: float) -> timezone:
     return timezone(timedelta(minutes=minutes))
 
 

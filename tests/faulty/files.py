@@ -14,6 +14,7 @@ from sqlalchemy import create_engine, create_mock_engine
 
 from continuum_conformance.contract import JournalUnavailable, LeaseMismatch
 from tests.bank import Bank
+from tests.known_bad.sql import SqlHarness, SqlJournal
 from tests.racing.sqlite import Harness as DatabaseHarness
 
 
@@ -323,6 +324,26 @@ class FinishesTwice(SQLiteJournal):
                     f"UPDATE continuum_runs SET {', '.join(f'{name} = ?' for name in changes)} WHERE {named}",
                     (*changes.values(), *key.values()),
                 )
+
+
+class CountedHarness(SqlHarness):
+    capabilities = SqlHarness.capabilities - {"shared"} | {"crash_safe"}
+
+
+@wrong("DUR-4", "ATM-1", harness=CountedHarness)
+class CountsAfterwards(SqlJournal):
+    """The event in one transaction and the count in the next: who dies between leaves the next event in its place."""
+
+    def append(self, instance, run_id, event, lease_token):
+        super().append(instance, run_id, event, lease_token)
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE runs SET next_seq = next_seq + 1 WHERE instance = ? AND run_id = ?",
+                (instance.name, run_id),
+            )
+
+    COUNT = "SELECT 1"
+    APPEND = SqlJournal.APPEND.replace("INSERT", "INSERT OR REPLACE")
 
 
 class KeepsALog(Journal):

@@ -20,6 +20,7 @@ from . import (
     errors,
     asynchronous,
     sql,
+    edges,
 )
 
 # isort: on
@@ -30,6 +31,7 @@ __all__ = [
     "KnownBad",
     "appending",
     "asynchronous",
+    "edges",
     "errors",
     "fencing",
     "finishing",

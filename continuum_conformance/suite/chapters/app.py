@@ -44,6 +44,17 @@ def another_seq_is_a_conflict(lab: Lab, length: int, off: int) -> None:
     run.look()
 
 
+@checks("APP-2", cases=each(lease=lease_kinds, on=("A", "B")))
+def an_event_that_is_there_already_is_a_conflict(lab: Lab, lease: str | None, on: str) -> None:
+    run = lab.started(lease=lease)
+    events = [{"type": "step", "payload": {"n": number}, "seq": number} for number in range(2)]
+    for event in events:
+        run.append(event, run.token)
+        run.append(event, run.token, on=on)
+    run.append(events[0], run.token, on=on)
+    run.look()
+
+
 @checks("APP-3", cases=each(length=(0, 1), seq=lambda _: range(len(BAD_SEQS))))
 def a_seq_that_is_no_integer_is_refused(lab: Lab, length: int, seq: int) -> None:
     run = lab.started(events=length)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from continuum_conformance.contract.records import Instance, Lease, RunState
@@ -12,6 +14,10 @@ from continuum_conformance.suite.testing import checks
 
 PATIENCE = 24
 """More refusals in a row than a pool has connections."""
+
+ROUNDS = 5
+"""So many refusals times five are more than threads and pools that fill up slowly take."""
+FILES = Path("/proc/self/fd")
 
 Refusal = Callable[[Lab, RunUnderTest], Any]
 
@@ -122,3 +128,37 @@ def many_errors_in_a_row_use_nothing_up(lab: Lab) -> None:
             _refuse(lab, run, how)
         run.append({"type": "after"})
     run.look()
+
+
+def _plain_refusals(capabilities: frozenset[str]) -> tuple[str, ...]:
+    leases = (
+        ("append under a forged token", "renew what one does not hold") if "leases" in capabilities else ()
+    )
+    snapshots = ("snapshot ahead of the history",) if "snapshots" in capabilities else ()
+    return ("append a duplicate", "append to an unknown run", "start an id that exists", *leases, *snapshots)
+
+
+@checks("ATM-3", cases=each(how=_plain_refusals), whole=True)
+def refusals_leave_nothing_open(lab: Lab, how: str) -> None:
+    run = lab.started(events=1)
+    told = len(lab.steps)
+    for _ in range(ROUNDS):
+        before = _open_files()
+        for _ in range(PATIENCE):
+            del lab.steps[told:]  # one stands for all
+            _refuse(lab, run, how)
+        if _open_files() - before < PATIENCE:
+            return
+        gc.collect()  # what is left to it is not left behind
+        if _open_files() - before < PATIENCE:
+            return
+    lab.fail(
+        f"each of {ROUNDS * PATIENCE} refusals in a row, of which this is one, left a file or a connection open"
+    )
+
+
+def _open_files() -> int:
+    """How many files and connections this process has open; always 0 where the system does not tell."""
+    if not FILES.is_dir():
+        return 0
+    return len(list(FILES.iterdir()))

@@ -55,6 +55,18 @@ def terminal_is_final(lab: Lab, lease: str | None, state: RunState, on: str) -> 
         run.look()
 
 
+@checks(
+    "FIN-3", cases=each(lease=lease_kinds, how=("complete", "fail"), term=(None, {"ok": [1]}), on=("A", "B"))
+)
+def the_same_finish_once_more_is_refused(lab: Lab, lease: str | None, how: str, term: Any, on: str) -> None:
+    run = lab.started(events=1, lease=lease)
+    token, act = run.token, run.complete if how == "complete" else run.fail
+    act(term, token)
+    act(term, token, on=on)
+    act(term, None, on=on)
+    run.look()
+
+
 @checks("FIN-4", cases=each(how=("suspend", "complete", "fail")))
 def a_transition_of_an_unknown_run_is_refused(lab: Lab, how: str) -> None:
     known = lab.started(events=1)

@@ -87,6 +87,29 @@ def no_two_keys_collide_by_being_joined(lab: Lab, separator: str) -> None:
         run.look()
 
 
+LARGE = 3 * 2**17
+"""Characters: what stores keep apart from its row, in a place that has a key of its own."""
+
+
+@checks("ISO-1", "ISO-2", cases=each(where=("another run", "another instance")))
+def large_terms_of_two_runs_stay_apart(lab: Lab, where: str) -> None:
+    run_id = lab.fresh_run_id()
+    first = lab.run(run_id)
+    second = lab.run() if where == "another run" else lab.run(run_id, lab.fresh_instance())
+    for mark, run in (("a", first), ("b", second)):
+        run.start("checkout", mark * LARGE)
+        run.append({"type": "step", "payload": mark * LARGE})
+        run.append({"type": "step", "payload": mark.upper() * LARGE})
+        if "snapshots" in lab.capabilities:
+            run.snapshot(0, {0: mark * LARGE})
+    second.complete("c" * LARGE)
+    for run in (first, second):
+        run.look()
+    first.complete("d" * LARGE)
+    for run in (second, first):
+        run.look()
+
+
 @checks("ISO-1", cases=each(pair=NEAR))
 def instances_that_are_nearly_equal_are_two(lab: Lab, pair: tuple[str, str]) -> None:
     run_id = lab.fresh_run_id()

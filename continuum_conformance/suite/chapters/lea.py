@@ -7,6 +7,7 @@ from typing import Any
 
 from continuum_conformance.contract.records import Lease, RunState
 from continuum_conformance.explore.tasks import ControlledLoop
+from continuum_conformance.suite.chapters.run import NEAR
 from continuum_conformance.suite.data import BAD_TTLS
 from continuum_conformance.suite.lab import HOUR, Lab, RunUnderTest, Session
 from continuum_conformance.suite.situations import ACTIVE, FENCED, TERMINAL, each, stale_lease
@@ -147,6 +148,20 @@ def tokens_grow_whatever_happens_between(lab: Lab) -> None:
     other.look()
 
 
+MANY = 300
+"""Past 9, 99, 127 and 255: where tokens are compared as text, or kept in a byte, they stop growing there."""
+
+
+@checks("LEA-4")
+def tokens_grow_past_every_width(lab: Lab) -> None:
+    run = lab.started()
+    for turn in range(MANY):
+        run.acquire("alice", 0)
+        if turn % 50 == 10:
+            run.release()
+    run.look()
+
+
 @checks("LEA-4", cases=each(worker=("A", "B")))
 def tokens_grow_over_a_new_handle(lab: Lab, worker: str) -> None:
     if lab.session.single_handle:
@@ -199,6 +214,18 @@ def only_the_holder_renews(lab: Lab, which: int, ttl: float, before: str) -> Non
     run.look()
     run.acquire("carol", on="B")
     run.append({"type": "holder"}, run.token)
+    run.release()
+    run.look()
+
+
+@checks("LEA-5", "LEA-7", cases=each(pair=NEAR))
+def owners_that_are_nearly_equal_are_two(lab: Lab, pair: tuple[str, str]) -> None:
+    run = lab.started()
+    run.acquire(pair[0])
+    other = Lease(run.run_id, pair[1], run.token or 0)
+    run.renew(other)
+    run.release(other)
+    run.renew()
     run.release()
     run.look()
 

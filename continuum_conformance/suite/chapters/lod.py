@@ -29,6 +29,11 @@ def a_long_history_comes_whole_and_in_order(lab: Lab) -> None:
     run.load_with_snapshot()
     run.append({"type": "step", "seq": MANY})
     run.load()
+    if "snapshots" in lab.capabilities:
+        for through in (99, 100, 9, 999, 1_000, 100):
+            run.snapshot(through, {0: "x"})
+            if through >= 100:
+                run.load_with_snapshot()
 
 
 @checks("LOD-2", cases=each(state=(*ACTIVE, *TERMINAL), lease=lease_kinds))

@@ -53,6 +53,7 @@ NEAR = (
     ("a", "a."),
     ("a\\", "a"),
     ("x" * 254 + "y", "x" * 254 + "z"),
+    ("\u00e9" * 254 + "y", "\u00e9" * 254 + "z"),
 )
 """Pairs of names that some store takes for one."""
 
@@ -76,6 +77,15 @@ def a_started_run_reads_back(lab: Lab, given: Any, workflow: str) -> None:
     run = lab.run()
     run.start(workflow, given)
     run.look()
+
+
+@checks("RUN-1", cases=each(pair=NEAR))
+def workflows_that_are_nearly_equal_are_two(lab: Lab, pair: tuple[str, str]) -> None:
+    runs = [lab.run() for _ in pair]
+    for run, workflow in zip(runs, pair, strict=True):
+        run.start(workflow, None)
+    for run in runs:
+        run.look()
 
 
 @checks("RUN-2", cases=each(lease=lease_kinds, state=(RunState.RUNNING, RunState.SUSPENDED), on=("A", "B")))

@@ -13,6 +13,8 @@ from continuum_conformance.suite.lab import Lab
 from continuum_conformance.suite.situations import ACTIVE, TERMINAL, each, lease_kinds
 from continuum_conformance.suite.testing import checks
 
+LATER = 12
+"""Snapshots: more than are kept where old ones are thrown away."""
 NOON = datetime(2026, 6, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
 
@@ -104,6 +106,16 @@ def an_equal_snapshot_is_no_error_and_the_first_stays(lab: Lab, on: str) -> None
     for hours in (1, -1):
         run.snapshot(1, {0: {"a": [1, 2]}, 1: None}, taken_at=NOON + timedelta(hours=hours), on=on)
         run.look()
+
+
+@checks("SNP-5")
+def the_first_snapshot_stays_whatever_came_after_it(lab: Lab) -> None:
+    run = lab.started(events=LATER)
+    for through in range(LATER):
+        run.snapshot(through, {0: through})
+    run.snapshot(0, {0: 0}, on="B")
+    run.snapshot(0, {0: "another"})
+    run.look()
 
 
 @checks("SNP-6")

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from continuum_conformance.contract.records import Lease
 from continuum_conformance.faults.sockets import Sockets
 from continuum_conformance.harness import HarnessError
 from continuum_conformance.history import History, Interleaving, Recorded, judge
@@ -207,10 +208,17 @@ class Example:
         )
         return self.recording.carry_out(asked, self.session.handle(worker).call)
 
-    def judged(self, *clauses: str) -> Violation | None:
-        """Look at all there is, and judge it."""
+    def judged(self, *clauses: str, goes_on: bool = False) -> Violation | None:
+        """Look at all there is, and judge it.
+
+        Args:
+            clauses: what is broken when it has no explanation.
+            goes_on: append an event as well, where the fault is over.
+        """
         self.probes_from = next(self.recording.clock)
         probe(self.lab, self.arranged, self.recording)
+        if goes_on:
+            self._go_on()
         entries = self.recording.entries
         history = History.of(e for e in entries if not any(e is other for other in self.excused))
         verdict = judge(history, self.session.specification, self.before)
@@ -221,6 +229,16 @@ class Example:
         return self.violation(
             message, *clauses, why=verdict.text, deciding=why.decisive if why is not None else None
         )
+
+    def _go_on(self) -> None:
+        """The next event, by who has the run now: what the fault left half done may show only in where that one goes."""
+        lease = self.recording.entries[-2].outcome.value  # what the probe acquired, before its last look
+        model = self.before.get(self.arranged.run.key)
+        held = lease if isinstance(lease, Lease) else model.lease if model is not None else None
+        given = {"instance": self.lab.instance, "run_id": self.arranged.run.run_id}
+        event = {"event": {"type": "next"}, "lease_token": held.token if held is not None else None}
+        for asked in (Operation("append", {**given, **event}, "A"), Operation("load", given, "A")):
+            self.recording.carry_out(asked, self.session.handle("A").call)
 
     def violation(
         self, message: str, *clauses: str, why: str = "", deciding: Recorded | None = None
@@ -417,7 +435,7 @@ def run_cut(session: Session, wire: Wire, fault: Fault) -> tuple[Violation | Non
             f"the next call on the handle failed with {again.error}: {again.message}", "ATM-3"
         )
     else:
-        found = example.judged(*_clauses(outcome))
+        found = example.judged(*_clauses(outcome), goes_on=True)
     if found is None and struck:
         left = wire.litter()
         if left:
@@ -475,7 +493,7 @@ def run_death(session: Session, fault: Fault) -> tuple[Violation | None, int, in
     if died:
         session.kill()
     try:
-        found = example.judged("DUR-4", "ATM-1")
+        found = example.judged("DUR-4", "ATM-1", goes_on=True)
     except HarnessError as error:
         if not died:
             raise

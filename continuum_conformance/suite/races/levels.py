@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from continuum_conformance.explore.gated import GatedExecutor
 from continuum_conformance.explore.lines import LineExecutor
 from continuum_conformance.explore.tasks import ControlledLoop, TaskExecutor
 from continuum_conformance.harness.bridge.harness import ProgramHarness
+from continuum_conformance.harness.child import peers
+from continuum_conformance.harness.subject import PROBE
 from continuum_conformance.model import Operation
 from continuum_conformance.postgres.gate import Gate
 from continuum_conformance.suite.lab import Session
@@ -188,8 +191,17 @@ def _tasks(session: Session) -> Level:
 
 
 def _external(session: Session) -> bool:
-    """Whether the store is outside of this process, so that each run waits for it."""
-    return bool(session.subject.needs) or not {"durable", "shared"}.isdisjoint(session.capabilities)
+    """Whether the store is outside of this process: each run waits for it, and nobody sees what its steps touch there.
+
+    It is when the harness says so, or when a handle that is opened and used connects this process to something.
+    """
+    if session.subject.needs or not {"durable", "shared"}.isdisjoint(session.capabilities):
+        return True
+    session.close_handles()
+    before = Counter(map(str, peers()))
+    for worker in ("A", "B"):
+        session.handle(worker).call(PROBE)
+    return bool(Counter(map(str, peers())) - before)
 
 
 def _free(session: Session, before: Level) -> Level:
