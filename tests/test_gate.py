@@ -1,6 +1,7 @@
 """The gate before a PostgreSQL: any driver passes through it unharmed, and what is controlled is held."""
 
 import asyncio
+import select
 import statistics
 import threading
 import time
@@ -187,32 +188,82 @@ def test_a_cancel_request_reaches_the_statement(gate: Gate, pool: ThreadPoolExec
         assert connection.execute("SELECT 1").fetchone() == (1,)
 
 
-@pytest.mark.parametrize("sql", ["COPY t FROM STDIN", "COPY t TO STDOUT"])
-def test_copy_is_refused_clearly(gate: Gate, sql: LiteralString) -> None:
+def copied(connection: Any, protocol: str, rows: list[tuple[int, str]]) -> None:
+    """Puts rows into the table by COPY; in the extended protocol the client says Sync before the data and after."""
+    if protocol == "simple":
+        with connection.cursor().copy("COPY t FROM STDIN") as copy:
+            for row in rows:
+                copy.write_row(row)
+        return
+    pgconn = connection.pgconn
+    pgconn.send_query_params(b"COPY t FROM STDIN", None)
+    assert answer(pgconn).status == psycopg.pq.ExecStatus.COPY_IN
+    pgconn.put_copy_data(b"".join(f"{a}\t{b}\n".encode() for a, b in rows))
+    pgconn.put_copy_end()
+    assert answer(pgconn).status == psycopg.pq.ExecStatus.COMMAND_OK
+    assert answer(pgconn) is None
+
+
+def answer(pgconn: Any) -> Any:
+    """The next result. libpq's own wait would keep the gate's thread from running."""
+    while pgconn.flush():
+        select.select([], [pgconn.socket], [], DEADLINE)
+    while pgconn.is_busy():
+        assert select.select([pgconn.socket], [], [], DEADLINE)[0], "no answer"
+        pgconn.consume_input()
+    return pgconn.get_result()
+
+
+@pytest.mark.parametrize("protocol", ["simple", "extended"])
+def test_copies_pass_through_unharmed(gate: Gate, protocol: str) -> None:
+    rows = [(number, "x" * 1000) for number in range(500)]
     with psycopg.connect(gate.dsn_for("A"), autocommit=True) as connection:
-        with (
-            pytest.raises(psycopg.errors.FeatureNotSupported, match="COPY is refused"),
-            connection.cursor().copy(sql),
-        ):
-            pass
+        copied(connection, protocol, rows)
+        assert connection.execute("SELECT count(*) FROM t").fetchone() == (500,)
+        with connection.cursor().copy(
+            "COPY (SELECT * FROM t WHERE a >= %s ORDER BY a) TO STDOUT", (7,)
+        ) as copy:
+            copy.set_types(["int4", "text"])
+            assert list(copy.rows()) == rows[7:]
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            copied(connection, "simple", rows[:1])
         assert connection.execute("SELECT 1").fetchone() == (1,)
+        with gate.driven():
+            assert [session.state for session in gate.sessions()] == ["idle"]
 
 
-def test_copy_is_refused_in_the_extended_protocol_and_fails_its_transaction(gate: Gate) -> None:
-    asyncpg = pytest.importorskip("asyncpg")
+@pytest.mark.parametrize("protocol", ["simple", "extended"])
+def test_a_copy_that_waits_for_a_held_worker_is_a_step_and_ends_after_it(
+    gate: Gate, direct: Any, protocol: str
+) -> None:
+    with (
+        GatedExecutor(gate, limit=DEADLINE) as executor,
+        psycopg.connect(gate.dsn_for("A")) as first,
+        psycopg.connect(gate.dsn_for("B"), autocommit=True) as second,
+    ):
 
-    async def work() -> None:
-        connection = await asyncpg.connect(gate.dsn_for("A"))
-        transaction = connection.transaction()
-        await transaction.start()
-        with pytest.raises(asyncpg.FeatureNotSupportedError, match="COPY is refused"):
-            await connection.prepare("COPY t TO STDOUT")
-        with pytest.raises(asyncpg.InFailedSQLTransactionError):
-            await connection.execute("SELECT 1")
-        await transaction.rollback()
-        await connection.close()
+        def insert() -> None:
+            first.execute("INSERT INTO t VALUES (1, 'a')")
+            first.execute("SELECT 1 FROM t")
+            first.rollback()
 
-    asyncio.run(work())
+        execution = executor.run(
+            {"A": insert, "B": lambda: copied(second, protocol, [(1, "b")])}, Scripted([0, 1])
+        )
+    assert not execution.hung
+    assert not execution.deadlock
+    assert [step.worker for step in execution.steps if step.kind == "waits"] == ["B"]
+    assert direct.execute("SELECT b FROM t").fetchall() == [("b",)]
+
+
+@pytest.mark.parametrize(("when", "there"), [("before", 0), ("after", 1), ("mid-reply", 1)])
+def test_a_connection_is_cut_at_a_copy(gate: Gate, direct: Any, when: Any, there: int) -> None:
+    with psycopg.connect(gate.dsn_for("A"), autocommit=True) as connection:
+        cut = gate.cut("A", when)
+        with pytest.raises(psycopg.OperationalError):
+            copied(connection, "simple", [(1, "a")])
+        assert cut.fired.wait(DEADLINE)
+    assert direct.execute("SELECT count(*) FROM t").fetchone() == (there,)
 
 
 def test_each_worker_has_its_own_address_and_any_number_of_connections(gate: Gate) -> None:

@@ -62,12 +62,6 @@ PIECE = 1 << 18
 PLENTY = 1 << 20
 """Bytes that may wait to be written before the other side is no longer read."""
 
-_COPY_REFUSED = wire.error_response(
-    "0A000",
-    "COPY is refused: the conformance kit's gate holds statements, and a COPY is not one answer to one statement",
-    hint="Use INSERT, with several rows or in a pipeline.",
-)
-
 _NO_ROOM = wire.error_response("53300", "sorry, too many clients already", severity="FATAL")
 """What a server says whose max_connections are in use."""
 
@@ -249,7 +243,7 @@ class Session:
         self._flight: deque[_Flight] = deque()
         self._described: deque[str] = deque()
         self.executed = 0
-        self._refused = False  # a COPY is on its way to be refused
+        self._overlooked = False  # the server takes a COPY's data, and overlooked the Sync before them
         self._skipping = False  # the server ignores everything up to the next Sync
         self._cancelled = False
         self._is_cancel = False
@@ -329,6 +323,11 @@ class Session:
             return
         for event in events:
             if isinstance(event, wire.Group):
+                if self._overlooked and event.raw == wire.SYNC:
+                    # The Sync behind the data is answered in the place of the one that was overlooked.
+                    self._overlooked = False
+                    self._server.send(event.raw)
+                    continue
                 if not self._queue and not self._flight and self.status == "I":
                     self.worker = self._gate._attribute(self)
                 self._queue.append(event)
@@ -408,8 +407,6 @@ class Session:
         if group.nature is not wire.Nature.PASSES:
             self.executed += 1
             self.latest, self.sent = group, sent
-        if group.nature is wire.Nature.COPIES:
-            self._refused = True
         self._described.extend(group.described)
         if group.replies is None:
             self._skipping = False
@@ -459,6 +456,11 @@ class Session:
             raw = self._seen(event)
             if self._flight and raw:
                 self._flight[0].sent.heard(event)
+            if isinstance(event, wire.CopyIn):
+                # No answer yet: the client must hear this to send what the statement waits for.
+                forwarded.extend([*self._kept, raw])
+                self._kept = []
+                continue
             cut = self._flight[0].cut if self._flight else None
             if cut is None:
                 forwarded.append(raw)
@@ -482,7 +484,7 @@ class Session:
         """Take note of what the server said; what the client is to hear of it."""
         if isinstance(event, wire.Ready):
             self.status = event.status
-            self._skipping = self._refused = False
+            self._skipping = self._overlooked = False
             if event.status == "I":
                 self.executed, self._cancelled = 0, False
         elif isinstance(event, wire.Failed):
@@ -490,9 +492,6 @@ class Session:
             self._described.clear()
             group = self._flight[0].group if self._flight else None
             self._gate.errors.append(Error(self, group, event.sqlstate, event.message))
-            if self._refused and event.sqlstate == "22P02":
-                self._refused = False
-                return _COPY_REFUSED
         elif isinstance(event, wire.Notice):
             if event.message.startswith(PARKED):
                 self.parked = event.message.removeprefix(PARKED)
@@ -504,6 +503,8 @@ class Session:
                 self._wire_in.learn(self._described.popleft(), event.types)
         elif isinstance(event, wire.KeyData):
             self.pid = event.pid
+        elif isinstance(event, wire.CopyIn):
+            self._overlooked = bool(self._flight) and self._flight[0].group.ends_in_sync
         return event.raw
 
     def _landed(self, event: wire.Completed | wire.Failed | wire.Ready) -> bool:

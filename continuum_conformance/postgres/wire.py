@@ -31,10 +31,12 @@ from .sql import statement_words
 
 __all__ = [
     "REFUSED",
+    "SYNC",
     "Bulk",
     "Cancel",
     "Client",
     "Completed",
+    "CopyIn",
     "EncryptionAsked",
     "Failed",
     "Group",
@@ -69,6 +71,9 @@ LONGEST_OPENING = 10_000
 _WORD = struct.Struct("!I")
 _SHORT = struct.Struct("!H")
 
+SYNC = b"S\0\0\0\4"
+"""The message that ends a group of the extended protocol."""
+
 _SSL, _GSS, _CANCEL = 80877103, 80877104, 80877102
 
 
@@ -87,8 +92,6 @@ class Nature(enum.Enum):
 
     COMMITS = "commits"
     EXECUTES = "executes"
-    COPIES = "copies"
-    """It leaves the pattern of one answer to a group, and is refused."""
 
 
 _PASSING = frozenset(
@@ -116,8 +119,6 @@ def _nature_of(words: list[str]) -> Nature:
     if not words:
         return Nature.PASSES
     first = words[0]
-    if first == "copy":
-        return Nature.COPIES
     two_phase = words[1:2] in (["prepared"], ["transaction"])  # COMMIT PREPARED; PREPARE TRANSACTION
     if first in ("commit", "end"):
         return Nature.EXECUTES if two_phase and words[1] == "prepared" else Nature.COMMITS
@@ -132,7 +133,7 @@ def _nature_of(words: list[str]) -> Nature:
     return Nature.EXECUTES
 
 
-_WEIGHT = (Nature.PASSES, Nature.COMMITS, Nature.EXECUTES, Nature.COPIES)
+_WEIGHT = (Nature.PASSES, Nature.COMMITS, Nature.EXECUTES)
 
 
 def _heaviest(natures: Iterable[Nature]) -> Nature:
@@ -306,7 +307,7 @@ class Group:
     """What a client sends before it waits.
 
     Attributes:
-        raw: its messages. (Of a COPY: messages in its place that the server will refuse.)
+        raw: its messages.
         statements: what it executes, in order.
         nature: the most that one of its statements does; a group that only prepares passes.
         replies: how many completions answer it when it ends in a Flush; None when a ReadyForQuery does.
@@ -318,6 +319,11 @@ class Group:
     nature: Nature = Nature.PASSES
     replies: int | None = None
     described: tuple[str, ...] = ()
+
+    @property
+    def ends_in_sync(self) -> bool:
+        """Whether it is of the extended protocol, and ends in a Sync."""
+        return self.raw.endswith(SYNC) and not self.raw.startswith(b"Q")
 
     @property
     def told(self) -> tuple[Statement, ...]:
@@ -332,9 +338,6 @@ class Group:
 
 
 ClientEvent = EncryptionAsked | Startup | Cancel | Passed | Terminate | Group
-
-REFUSING_COPY = "SELECT 'COPY is refused by the gate'::int4"
-"""What the server gets for a COPY: it fails when it is parsed, so that the transaction fails as it would have."""
 
 
 class Client:
@@ -351,7 +354,6 @@ class Client:
         self._raw: list[bytes] = []
         self._executed: list[Statement] = []
         self._described: list[str] = []
-        self._copies = False
 
     def receive(self, data: bytes) -> list[ClientEvent]:
         """The events that became complete with these bytes. Raises `ProtocolError`."""
@@ -412,10 +414,8 @@ class Client:
         kind = raw[:1]
         if kind == b"Q":
             sql = _string(raw, 5)[0]
-            what = nature(sql)
-            self._copies |= what is Nature.COPIES
             self._executed.append(Statement(Prepared(sql)))
-            self._raw.append(_query(REFUSING_COPY) if what is Nature.COPIES else raw)
+            self._raw.append(raw)
             return self._group()
         if kind == b"F":
             self._executed.append(Statement(Prepared(f"(function {_WORD.unpack_from(raw, 5)[0]} is called)")))
@@ -434,7 +434,7 @@ class Client:
 
     def _group(self, replies: int | None = None) -> Group:
         executed = tuple(self._executed)
-        what = Nature.COPIES if self._copies else _heaviest(nature(s.sql) for s in executed)
+        what = _heaviest(nature(s.sql) for s in executed)
         group = Group(b"".join(self._raw), executed, what, replies, tuple(self._described))
         self._begin()
         return group
@@ -444,10 +444,7 @@ class Client:
         sql, place = _string(raw, place)
         count = _SHORT.unpack_from(raw, place)[0]
         self._statements[name] = Prepared(sql, struct.unpack_from(f"!{count}I", raw, place + 2))
-        if nature(sql) is not Nature.COPIES:
-            return raw
-        self._copies = True
-        return _framed(b"P", f"{name}\0{REFUSING_COPY}\0".encode() + b"\0\0")
+        return raw
 
     def _bind(self, raw: bytes) -> bytes:
         portal, place = _string(raw, 5)
@@ -509,10 +506,6 @@ def _string(raw: bytes, place: int) -> tuple[str, int]:
 
 def _framed(kind: bytes, body: bytes) -> bytes:
     return kind + _WORD.pack(len(body) + 4) + body
-
-
-def _query(sql: str) -> bytes:
-    return _framed(b"Q", sql.encode() + b"\0")
 
 
 def startup_packet(startup: Startup, more: Mapping[str, str]) -> bytes:
@@ -585,7 +578,14 @@ class Parameters:
     raw: bytes
 
 
-ServerEvent = Bulk | Ready | Failed | Notice | Completed | KeyData | Parameters
+@dataclass(frozen=True)
+class CopyIn:
+    """The server waits for the data of a ``COPY … FROM STDIN``; until they have come it overlooks a Sync."""
+
+    raw: bytes
+
+
+ServerEvent = CopyIn | Bulk | Ready | Failed | Notice | Completed | KeyData | Parameters
 
 
 class Server:
@@ -655,6 +655,7 @@ _REPLIES: dict[int, Callable[[bytes], ServerEvent]] = {
     ord("s"): lambda raw: Completed("", raw),
     ord("K"): lambda raw: KeyData(_WORD.unpack_from(raw, 5)[0], raw[9:], raw),
     ord("t"): _parameters,
+    ord("G"): CopyIn,
 }
 
 

@@ -16,7 +16,7 @@ from continuum_conformance.postgres import sql
 from continuum_conformance.postgres.isolation import Launch, Session, Step, joined
 from continuum_conformance.postgres.tape import Park, Sent
 from continuum_conformance.postgres.values import Unwritable
-from continuum_conformance.postgres.wire import Nature, Statement, shortened
+from continuum_conformance.postgres.wire import Statement, shortened
 
 __all__ = ["HOLDER", "Script", "Write", "blocks", "holding", "settings"]
 
@@ -233,7 +233,7 @@ class Script:
         for other in list(self._joined):
             if other != number:
                 self._flush(other)
-        if sent.group.nature is Nature.COPIES:
+        if any(words[0] == "copy" for words in _words(sent)):
             raise Unwritable("COPY is more than a statement")
         statements = [self.write(statement) for statement in sent.group.statements]
         if not sent.executes and not {words[0] for words in _words(sent)} & _ENDS:
