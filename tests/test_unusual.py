@@ -83,6 +83,7 @@ ADAPTERS = {
     "postgres_rows:SerializableHarness": ("SNP-5", "DUR-1"),
     "postgres_rows:AdvisoryHarness": ("FEN-6", "DUR-1"),
     "postgres_rows:ForUpdateHarness": ("APP-1", "DUR-1"),
+    "postgres_rows:CopyHarness": ("SNP-10", "DUR-1"),
     "postgres_rows:AsyncpgHarness": ("FEN-6", "DUR-1"),
     "styles:OptimisticHarness": ("CON-2", "DUR-1"),
     "styles:ClockTokensHarness": ("LEA-4", "FEN-6"),

@@ -1,4 +1,4 @@
-"""PostgreSQL in four ways: SERIALIZABLE with retries, advisory locks, READ COMMITTED with FOR UPDATE, and asyncpg.
+"""PostgreSQL in five ways: SERIALIZABLE with retries, advisory locks, READ COMMITTED with FOR UPDATE, COPY, and asyncpg.
 
 All keep one row per run; the history is an array of bytea in that row, or a table of its own.
 """
@@ -100,18 +100,24 @@ class SerializableJournal(Sync):
         self.rules.now.value = row[1]
         return codecs.unpack(row[0])
 
+    def _history(self, connection, key, start):
+        (history,) = connection.execute(
+            f"SELECT history[%s:] FROM {self.table} WHERE instance = %s AND id = %s",
+            (start + 1, *_bytes(key)),
+            binary=True,
+        ).fetchone()
+        return history
+
+    def _bear(self, connection, row):
+        connection.execute(f"INSERT INTO {self.table} (instance, id, head) VALUES (%s, %s, %s)", row)
+
     def read(self, key, since):
         def act(connection):
             run = self._head(connection, key)
             start = None if run is None else since(run)
             if start is None:
                 return run, []
-            (history,) = connection.execute(
-                f"SELECT history[%s:] FROM {self.table} WHERE instance = %s AND id = %s",
-                (start + 1, *_bytes(key)),
-                binary=True,
-            ).fetchone()
-            return run, [codecs.unpack(body) for body in history]
+            return run, [codecs.unpack(body) for body in self._history(connection, key, start)]
 
         import psycopg
 
@@ -130,10 +136,7 @@ class SerializableJournal(Sync):
             run = self._head(connection, key, writing=True)
             after, event, answer = change(run)
             if run is None:
-                connection.execute(
-                    f"INSERT INTO {self.table} (instance, id, head) VALUES (%s, %s, %s)",
-                    (*_bytes(key), codecs.pack(after)),
-                )
+                self._bear(connection, (*_bytes(key), codecs.pack(after)))
             else:
                 connection.execute(
                     f"UPDATE {self.table} SET head = %s, history = history || %s::bytea[] WHERE instance = %s AND id = %s",
@@ -172,6 +175,24 @@ class ForUpdateJournal(SerializableJournal):
         return super()._head(connection, key)
 
 
+class CopyJournal(ForUpdateJournal):
+    """Runs are born by COPY … FROM STDIN, and histories read by COPY … TO STDOUT."""
+
+    table = "copied_runs"
+
+    def _history(self, connection, key, start):
+        query = (
+            f"COPY (SELECT unnest(history[%s:]) FROM {self.table} WHERE instance = %s AND id = %s) TO STDOUT"
+        )
+        with connection.cursor().copy(query, (start + 1, *_bytes(key))) as copy:
+            copy.set_types(["bytea"])
+            return [body for (body,) in copy.rows()]
+
+    def _bear(self, connection, row):
+        with connection.cursor().copy(f"COPY {self.table} (instance, id, head) FROM STDIN") as copy:
+            copy.write_row(row)
+
+
 def _bytes(key):
     return tuple(part.encode() for part in key)
 
@@ -200,6 +221,11 @@ class AdvisoryHarness(SerializableHarness):
 class ForUpdateHarness(SerializableHarness):
     journal = ForUpdateJournal
     tables = ["update_runs"]
+
+
+class CopyHarness(SerializableHarness):
+    journal = CopyJournal
+    tables = ["copied_runs"]
 
 
 class AsyncpgJournal(Async):
