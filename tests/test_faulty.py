@@ -133,3 +133,10 @@ def test_a_should_that_is_not_met_is_advice(target, clause):
 def test_who_has_its_turn_by_an_advisory_lock_is_not_made_to_wait_for_a_row():
     _, judgements = _checked("tests.racing.postgres:AdvisoryLockHarness", ("LEA-9",), first=False)
     assert judgements["LEA-9"].verdict == "passed"
+
+
+def test_the_story_of_a_full_disk_says_once_what_happened_often_and_how_many_events_were_there():
+    _, judgements = _checked("tests.faulty.files:ForgetsToForgetHarness", ("ATM-1",), first=True)
+    told = judgements["ATM-1"].violation.story.splitlines()
+    assert sum(" times)" in line for line in told) == 1
+    assert [line for line in told if " load(" in line and line.endswith(" events]")], told

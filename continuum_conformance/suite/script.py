@@ -237,11 +237,13 @@ def told_text(step: Step, salt: str = "", *, mark: str = "", most: int | None = 
         step: the call.
         salt: of its names, to be left out.
         mark: what is said behind it.
-        most: characters of the call, with 200 of its outcome; all of both when None.
+        most: characters of the call, and of its outcome, whose end is told too (how many events there were); all of
+            both when None.
     """
     call, came = call_text(step, salt), outcome_text(step.outcome, salt)
     if most is not None:
-        call, came = f"{call[:most]}{'...' if len(call) > most else ''}", came[:200]
+        call = f"{call[:most]}{'...' if len(call) > most else ''}"
+        came = came if len(came) <= most + 20 else f"{came[:most]}...{came[-15:]}"
     return f"  {step.operation.worker}  {call} -> {came}{mark}"
 
 

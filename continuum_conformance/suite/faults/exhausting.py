@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,10 @@ def _story(found: Recording, lab: Lab) -> str:
         "until it is killed, or has room again:",
         "",
     ]
-    lines += [told_text(Step(e.operation, e.outcome), lab.salt, most=100) for e in found.entries]
+    told = [told_text(Step(e.operation, e.outcome), lab.salt, most=60) for e in found.entries]
+    for line, same in groupby(told):
+        times = len(list(same))
+        lines.append(line if times == 1 else f"{line}   ({times} times)")
     return "\n".join(lines) + "\n"
 
 
