@@ -149,6 +149,11 @@ class _Launched:
     sent: Sent | None = None
 
 
+def _is_victim(sent: Sent) -> bool:
+    """Whether the server ended it because of a deadlock."""
+    return sent.error is not None and sent.error.sqlstate == _DEADLOCK
+
+
 @dataclass
 class Script:
     """The sessions of a race and the order of their steps.
@@ -190,7 +195,7 @@ class Script:
     @property
     def deadlock(self) -> set[int]:
         """The connections whose statement the server ended because of a deadlock."""
-        return {s.session.number for s in self.tape if s.error is not None and s.error.sqlstate == _DEADLOCK}
+        return {sent.session.number for sent in self.tape if _is_victim(sent)}
 
     @property
     def order(self) -> list[Launch]:
@@ -201,16 +206,18 @@ class Script:
         sent = launched.sent
         if sent is None or sent.answered is None:
             return ()
-        if sent.error is not None and sent.error.sqlstate == _DEADLOCK:
+        if _is_victim(sent):
             return ("*",)
         if sent.waited is None and not any(map(self._holds(sent), sent.parks)):
             return ()
         before = [
-            other.name
+            other
             for other in self._launched
             if launched.at < other.at < sent.answered and other.session != launched.session
         ]
-        return tuple(before[-1:])
+        # The victim of a deadlock lets go at once, whatever it sends before that shows.
+        victims = [other for other in before if other.sent is not None and _is_victim(other.sent)]
+        return tuple(other.name for other in (victims or before)[-1:])
 
     def _moments(self) -> Iterator[tuple[tuple[int, int], Sent, Park | None]]:
         for sent in self.tape:
