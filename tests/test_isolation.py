@@ -28,7 +28,7 @@ from continuum_conformance.postgres.wire import Prepared, Statement  # noqa: E40
 from continuum_conformance.suite.lab import Session as Lab  # noqa: E402
 from continuum_conformance.suite.races.exploring import explore  # noqa: E402
 from continuum_conformance.suite.races.isolation import NoSpec, isolation_spec  # noqa: E402
-from continuum_conformance.suite.races.levels import level_of  # noqa: E402
+from continuum_conformance.suite.races.levels import Budget, level_of  # noqa: E402
 from continuum_conformance.suite.races.scenarios import CLASSICS  # noqa: E402
 from continuum_conformance.suite.violation import Violation  # noqa: E402
 
@@ -240,7 +240,7 @@ def found_in(server, target: str, scenario: str) -> tuple[Lab, Violation]:
     subject.dsn, subject.server = server.fresh_database(), server
     session = Lab(subject)
     wanted = next(classic for classic in CLASSICS if classic.name == scenario)
-    violation = explore(session, wanted, level_of(session).executor, limit=100).violation
+    violation = explore(session, wanted, level_of(session).executor, Budget(100)).violation
     assert violation is not None
     return session, violation
 
@@ -345,7 +345,7 @@ def test_a_race_without_statements_has_no_spec(server) -> None:
     session = Lab(subject)
     try:
         scenario = next(classic for classic in CLASSICS if classic.name == "two appends")
-        violation = explore(session, scenario, level_of(session).executor, limit=100).violation
+        violation = explore(session, scenario, level_of(session).executor, Budget(100)).violation
         with pytest.raises(NoSpec, match="made of SQL"):
             isolation_spec(session, violation)
     finally:

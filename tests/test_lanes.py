@@ -18,7 +18,7 @@ from continuum_conformance.report.lanes import lanes, rows
 from continuum_conformance.suite.faults.running import Fault, run_cut, wired
 from continuum_conformance.suite.lab import Session
 from continuum_conformance.suite.races.exploring import explore
-from continuum_conformance.suite.races.levels import level_of
+from continuum_conformance.suite.races.levels import Budget, level_of
 from continuum_conformance.suite.races.picture import picture_of
 from continuum_conformance.suite.races.running import run_race
 from continuum_conformance.suite.races.scenarios import CLASSICS, SITUATIONS, Act, Scenario
@@ -183,7 +183,7 @@ def classic(name: str):
 def found_in(target: str, scenario: str, dsn: str | None = None) -> Interleaving:
     session = Session(Subject(target, dsn=dsn, limit=5))
     try:
-        found = explore(session, classic(scenario), level_of(session).executor, limit=60)
+        found = explore(session, classic(scenario), level_of(session).executor, Budget(60))
         assert found.violation is not None
         assert found.violation.interleaving is not None
         return found.violation.interleaving

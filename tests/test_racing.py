@@ -16,8 +16,9 @@ from continuum_conformance.postgres import provide
 from continuum_conformance.suite.check import Plan, judge, preflight, run_check
 from continuum_conformance.suite.lab import Session
 from continuum_conformance.suite.races.again import show_again
+from continuum_conformance.suite.races.chapter import conflicting
 from continuum_conformance.suite.races.exploring import explore
-from continuum_conformance.suite.races.levels import level_of
+from continuum_conformance.suite.races.levels import Budget, level_of
 from continuum_conformance.suite.races.scenarios import CLASSICS
 from continuum_conformance.suite.stores import Stores
 from continuum_conformance.suite.testing import PROFILES
@@ -188,7 +189,7 @@ def test_the_driver_makes_no_difference(server):
         try:
             level = level_of(session)
             assert level.name == "statements"
-            found = [explore(session, scenario, level.executor, limit=60) for scenario in known]
+            found = [explore(session, scenario, level.executor, Budget(60)) for scenario in known]
             told[name] = [
                 (each.runs, each.exhausted, each.violation and each.violation.race["schedule"])
                 for each in found
@@ -199,3 +200,24 @@ def test_the_driver_makes_no_difference(server):
     assert [schedule for _, _, schedule in told["Psycopg"]] == [None, None]
     assert told["UnlockedPsycopg"] == told["UnlockedPool"] == told["UnlockedAsyncpg"]
     assert [schedule is not None for _, _, schedule in told["UnlockedPsycopg"]] == [True, True]
+
+
+def test_where_schedules_have_very_many_steps_few_are_walked():
+    session = Session(Subject("continuum_adapters.in_memory:InMemoryHarness"))
+    (scenario,) = [known for known in CLASSICS if known.name == "two appends"]
+    try:
+        level = level_of(session)
+        walked = [
+            explore(session, scenario, level.executor, plan)
+            for plan in (Budget(300), Budget(300, steps=2_000), Budget(300, steps=1, least=7))
+        ]
+        assert [each.exhausted for each in walked] == [False, False, False]
+        assert walked[0].runs == 300
+        assert 1 < walked[1].runs < 150
+        assert walked[2].runs == 7
+        pair = next(iter(level.chosen(PROFILES["standard"], conflicting(session, "FEN-5"))))
+        plans = [level.budget(PROFILES[name], pair, cut=59).limit for name in ("standard", "thorough")]
+        fewer = [level.budget(PROFILES[name], pair, cut=60).limit for name in ("standard", "thorough")]
+        assert (plans, fewer) == ([600, 50_000], [16, 50_000])
+    finally:
+        session.close_all()

@@ -113,6 +113,8 @@ class Session:
         """Whether a handle connects to something through Python's sockets; the faults find it out at first use."""
         self.races: Counter[str] = Counter()
         """How much was explored."""
+        self.pairs_cut = 0
+        """How many pairs of operations had more schedules than their budget."""
         self.faults: Counter[str] = Counter()
         """What was cut, killed, stopped and ended."""
         self.pair: Callable[[], Pair] | None = None

@@ -25,15 +25,10 @@ _LOADED = first_use
 def _explore_into(
     session: Session, profile: Profile, seed: int, search: Search, scenario: Scenario, level: Level
 ) -> Violation | None:
-    plan = level.budget(profile, scenario)
     explored = explore(
-        session,
-        scenario,
-        level.executor,
-        limit=plan.limit,
-        seed=seed,
-        random_runs=plan.random_runs,
+        session, scenario, level.executor, level.budget(profile, scenario, session.pairs_cut), seed=seed
     )
+    session.pairs_cut += not (explored.exhausted or scenario.classic)
     search.result.examples += explored.runs
     session.races["scenarios"] += 1
     if not explored.raced:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from continuum_conformance.explore.schedule import Chooser, Execution, Executor, Scripted, pct_chooser, walk
 from continuum_conformance.suite.lab import Session
+from continuum_conformance.suite.races.levels import Budget
 from continuum_conformance.suite.races.picture import picture_of
 from continuum_conformance.suite.races.running import Race, run_race
 from continuum_conformance.suite.races.scenarios import Scenario
@@ -48,10 +49,9 @@ def explore(
     session: Session,
     scenario: Scenario,
     executor: Executor,
+    plan: Budget,
     *,
-    limit: int,
     seed: int = 0,
-    random_runs: int = 0,
     over: Callable[[], bool] = lambda: False,
 ) -> Explored:
     """Run a scenario under every schedule, those with the fewest preemptions first.
@@ -60,16 +60,21 @@ def explore(
         session: the adapter.
         scenario: what races.
         executor: who lets the workers move.
-        limit: schedules, at most; for free-running threads, runs.
+        plan: how much; for free-running threads its schedules are runs.
         seed: of the random schedules that follow a walk that was cut short.
-        random_runs: how many of those.
         over: asked between runs; when it says so, there are no more.
     """
     explored = Explored(scenario)
+    steps, random_runs = 0, plan.random_runs
+
+    def spent() -> bool:
+        return over() or (plan.steps is not None and steps >= plan.steps and explored.runs >= plan.least)
 
     def attempt(chooser: Chooser) -> tuple[Execution, Race | None]:
+        nonlocal steps
         race = run_race(session, scenario, executor, chooser)
         session.races["interleavings"] += 1
+        steps += max(len(race.execution.steps), len(race.execution.moves))
         explored.undecided += race.undecided
         explored.raced = explored.raced or bool(race.execution.choices) or race.execution.waits > 0
         explored.runs += 1
@@ -78,9 +83,9 @@ def explore(
     race: Race | None = None
     if executor.level == "threads":  # nothing is chosen, so each run is another try
         explored.raced = True
-        random_runs = limit
+        random_runs = plan.limit
     else:
-        found = walk(attempt, bound=None, limit=limit, over=over)
+        found = walk(attempt, bound=None, limit=plan.limit, over=spent)
         race, explored.exhausted = found.found, found.exhausted
     if race is None and not explored.exhausted:
         for number in range(random_runs):

@@ -15,7 +15,7 @@ from pathlib import Path
 from continuum_conformance.harness.reach import Reach
 from continuum_conformance.suite.lab import Session
 from continuum_conformance.suite.races.exploring import Explored, explore
-from continuum_conformance.suite.races.levels import level_of
+from continuum_conformance.suite.races.levels import Budget, level_of
 from continuum_conformance.suite.races.scenarios import (
     CLASSICS,
     SITUATIONS,
@@ -162,7 +162,7 @@ def hunt(
         if next_known is not None:
             scenario, limit = next_known
             limit = min(limit, FREE_LIMIT) if level.name == "threads" else limit
-            explored = explore(session, scenario, level.executor, limit=limit, over=over)
+            explored = explore(session, scenario, level.executor, Budget(limit), over=over)
             if explored.exhausted:
                 corpus.done.add(scenario.name)
         else:
@@ -174,9 +174,8 @@ def hunt(
                 session,
                 scenario,
                 level.executor,
-                limit=RUNS_EACH if walk else 1,
+                Budget(RUNS_EACH if walk else 1, RUNS_EACH),
                 seed=number,
-                random_runs=RUNS_EACH,
                 over=over,
             )
         found.scenarios += 1

@@ -61,10 +61,20 @@ def _foreign(file: Path, module: str) -> bool:
 
 @dataclass(frozen=True)
 class Budget:
-    """How much of a scenario is walked, counted in schedules, and how many random ones follow if that is not all."""
+    """How much of a scenario is walked, and how many random schedules follow if that is not all.
+
+    Attributes:
+        limit: schedules, at most.
+        random_runs: schedules that follow.
+        steps: how many steps the schedules may have in all, beyond the first ``least``: where each has very many, few
+            of them are as much work as all of a plainer adapter's.
+        least: schedules that may have any number of steps.
+    """
 
     limit: int
     random_runs: int = 0
+    steps: int | None = None
+    least: int = 0
 
 
 # By what a run costs: (a known scenario's, a pair's) for each profile.
@@ -72,6 +82,15 @@ _CHEAP = {"quick": (100, 40), "standard": (1000, 600), "thorough": (50_000, 50_0
 _STATEMENTS = {"quick": (40, 8), "standard": (100, 300), "thorough": (20_000, 20_000)}
 _COSTLY = {"quick": (12, 4), "standard": (40, 8), "thorough": (2_000, 2_000)}
 _FREE = {"quick": (2, 0), "standard": (5, 0), "thorough": (50, 0)}
+
+# Steps of a known scenario's schedules and of a pair's, many times what the reference adapters' trees have in all.
+_STEPS = {"statements": (None, 1_500), "": (200_000, 40_000)}
+_LEAST = (100, 24)
+
+MANY_CUT = 60
+"""Pairs that were cut short, after which a plan that has an end takes the others to have as many schedules."""
+FEW = 16
+"""Schedules of each of those."""
 
 
 @dataclass(frozen=True)
@@ -91,15 +110,24 @@ class Level:
     reason: str = ""
     costly: bool = False
 
-    def budget(self, profile: Profile, scenario: Scenario) -> Budget:
-        """The plan for a scenario: fixed by profile and level, whatever the time that it takes."""
+    def budget(self, profile: Profile, scenario: Scenario, cut: int = 0) -> Budget:
+        """The plan for a scenario: fixed by profile, level and what was walked before, whatever the time that it takes.
+
+        Args:
+            profile: of the plan.
+            scenario: the scenario.
+            cut: how many pairs were cut short until now.
+        """
         plan = _STATEMENTS if self.name == "statements" else _COSTLY if self.costly else _CHEAP
         known, pair = (_FREE if self.name == "threads" else plan)[profile.name]
+        steps = _STEPS.get(self.name, _STEPS[""]) if profile.name != "thorough" else (None, None)
         if not scenario.classic:
-            return Budget(pair)
+            few = cut >= MANY_CUT and profile.name != "thorough"
+            return Budget(min(pair, FEW) if few else pair, 0, steps[1], _LEAST[1])
         if scenario.one_handle and self.name == "statements":
             return Budget(known // 10)  # who waits in its client is waited for
-        return Budget(known, {"quick": 0, "standard": known // 8, "thorough": 500}[profile.name])
+        more = {"quick": 0, "standard": known // 8, "thorough": 500}[profile.name]
+        return Budget(known, more, steps[0], _LEAST[0])
 
     def chosen(self, profile: Profile, scenarios: Iterable[Scenario]) -> Iterator[Scenario]:
         """The pairs of a plan: in the quick profile, and where each run is costly, those of two situations or none."""

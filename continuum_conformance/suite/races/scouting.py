@@ -9,7 +9,7 @@ from __future__ import annotations
 from continuum_conformance.suite.lab import Session
 from continuum_conformance.suite.races.chapter import test_name
 from continuum_conformance.suite.races.exploring import explore
-from continuum_conformance.suite.races.levels import level_of
+from continuum_conformance.suite.races.levels import Budget, level_of
 from continuum_conformance.suite.races.scenarios import CLASSICS, usable
 from continuum_conformance.suite.testing import Result, SuiteTest
 
@@ -45,7 +45,7 @@ def scout(session: Session, tests: list[SuiteTest], seed: int) -> Result | None:
                 continue
             if scenario.one_handle and level.name == "statements":
                 continue  # who waits in its client is waited for
-            found = explore(session, scenario, level.executor, limit=limit, seed=seed)
+            found = explore(session, scenario, level.executor, Budget(limit), seed=seed)
             if found.violation is None:
                 continue
             if not (found.violation.race or {}).get("preemptions"):
