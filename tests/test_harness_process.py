@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from continuum_adapters.sqlite import SQLiteHarness
 
 from continuum_conformance.contract import Instance
 from continuum_conformance.harness import HarnessError, SecondProcess, Subject
+from continuum_conformance.harness.child import peers
 from continuum_conformance.harness.nursery import ForkedProcess
 from continuum_conformance.model import Kind, Operation
 
@@ -254,3 +256,13 @@ def test_an_adapter_whose_import_starts_threads_is_not_forked(folder, monkeypatc
         assert not subject.nursery.ready
         assert second.call(get()).ok
     subject.shutdown()
+
+
+def test_looking_for_connections_leaves_nothing_open():
+    files = Path("/proc/self/fd")
+    if not files.is_dir():
+        pytest.skip("the system does not tell what is open")
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
+        before = len(list(files.iterdir()))
+        assert server.getsockname() in peers()
+        assert len(list(files.iterdir())) == before

@@ -62,9 +62,10 @@ def peers() -> list[Any]:
     """What the sockets of this process are connected to, through whatever library. Unnamed pairs are nobody's."""
     found = []
     for entry in _FDS.glob("*"):
-        # Else it is no socket, not connected, or was closed meanwhile.
-        with suppress(OSError), socket.socket(fileno=os.dup(int(entry.name))) as copy:
-            found.append(copy.getpeername())
+        with suppress(OSError):  # not connected, or closed meanwhile
+            if entry.is_socket():
+                with socket.socket(fileno=os.dup(int(entry.name))) as copy:
+                    found.append(copy.getpeername())
     return [peer for peer in found if peer]
 
 
