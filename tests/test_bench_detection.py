@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,7 @@ def test_a_bank_is_a_package_or_a_folder_and_says_what_its_adapters_need(monkeyp
     racing, faulty = adapters_of("tests.racing"), adapters_of("tests/faulty")
     assert {wrong.shows_in for wrong in racing} == {"a race"}
     assert {wrong.shows_in for wrong in faulty} == {"a fault"}
+    assert {wrong.shows_in for wrong in adapters_of("tests.known_bad")} == {"a sequence of calls"}
     assert LOCK_PER_HANDLE in {wrong.target for wrong in racing}
     assert len({wrong.name for wrong in (*racing, *faulty)}) == len(racing) + len(faulty)
 
@@ -123,6 +126,46 @@ def test_results_are_kept_and_what_is_done_is_not_done_again(tmp_path):
     ]
 
 
+def test_an_alternative_that_finds_nothing_is_given_up_after_two_seeds(tmp_path):
+    missed = [_measured("One", "machine", seed, 10.0, found=False) for seed in (0, 1)]
+    hit = [_measured("Two", "machine", 0, 1.0), _measured("Two", "machine", 1, 10.0, found=False)]
+    bench = Bench(ADAPTERS, ["machine"], 3, 10.0, Results(tmp_path / "detection.json", [*missed, *hit]))
+    assert [(a.name, seed) for a, _method, seed in bench.due()] == [("Two (bank)", 2)]
+
+
+def test_what_shows_in_a_sequence_is_not_raced(tmp_path):
+    adapter = Wrong("bank:Three", ("APP-1",), "a sequence of calls")
+    bench = Bench(
+        [adapter], ["check", "threads", "frontrun", "machine"], 1, 10.0, Results(tmp_path / "d.json")
+    )
+    assert [method for _adapter, method, _seed in bench.due()] == ["check", "machine"]
+
+
+def test_trials_run_side_by_side_and_an_interruption_keeps_what_was_measured(tmp_path, monkeypatch):
+    running, both = threading.Barrier(2), []
+
+    def carried_out(trial, ended):
+        if trial.seed == 0:
+            both.append(running.wait(30.0))
+            return Found(True, 1.0)
+        assert ended.wait(30.0)
+        return Found()
+
+    monkeypatch.setattr(measuring, "carried_out", carried_out)
+    file = tmp_path / "detection.json"
+    bench = Bench(ADAPTERS, ["check"], 2, 10.0, Results(file), jobs=2)
+
+    def told(number, total, measured, adapter):
+        assert total == 4
+        if number == 2:
+            threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
+
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(told)
+    assert len(both) == 2
+    assert {trial.seed for trial in Results.read(file).trials} == {0}
+
+
 def test_another_file_is_not_written_over(tmp_path):
     file = tmp_path / "detection.json"
     file.write_text(json.dumps({"other": 1}), "utf-8")
@@ -134,7 +177,7 @@ def test_the_page_and_the_picture_tell_what_was_measured(tmp_path):
     results = _results(tmp_path / "detection.json")
     text = page(ADAPTERS, results, "continuum-conformance bench detection bank")
     assert "| One (bank) | 1.00, 1.50 (4) | – (10) |" in text
-    assert "| Two (bank) | 20, 20 (4) | not tried |" in text
+    assert "| adapter | `check --first` |\n| --- | --- |\n| Two (bank) | 20, 20 (4) |\n" in text
     assert "$ continuum-conformance bench detection bank" in text
     drawn = picture(ADAPTERS, results)
     assert "check --first: 2 of 2" in drawn

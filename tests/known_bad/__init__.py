@@ -25,9 +25,16 @@ from . import (
 
 # isort: on
 
+SHOWS_IN = "a sequence of calls"
+
+WRONG = {entry.target: entry.clauses for entry in ENTRIES.values()}
+"""The same as the table that `bench detection` reads."""
+
 __all__ = [
     "ENTRIES",
+    "SHOWS_IN",
     "UNUSUAL",
+    "WRONG",
     "KnownBad",
     "appending",
     "asynchronous",

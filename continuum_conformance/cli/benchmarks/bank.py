@@ -1,7 +1,7 @@
 """Banks of adapters that are wrong on purpose: modules with a table ``WRONG`` from a target to the clauses it breaks.
 
 A bank is a module or a package of them, named as ``tests.racing`` or by its folder. What a bank's adapters need to
-show their fault is the package's ``SHOWS_IN``: ``"a race"``, unless it says otherwise.
+show their fault is the package's ``SHOWS_IN``: ``"a race"``, unless it says ``"a fault"`` or ``"a sequence of calls"``.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from types import ModuleType
 
 from continuum_conformance.cli.stop import Stop
 
-__all__ = ["Wrong", "adapters_of"]
+__all__ = ["SEQUENCE", "Wrong", "adapters_of"]
 
 RACE = "a race"
+SEQUENCE = "a sequence of calls"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Wrong:
     Attributes:
         target: the adapter, as a target of the command.
         clauses: those that it is declared to break.
-        shows_in: what its fault needs to show: ``"a race"`` or ``"a fault"``.
+        shows_in: what its fault needs to show: ``"a race"``, ``"a fault"`` or ``"a sequence of calls"``.
     """
 
     target: str
@@ -39,7 +40,7 @@ class Wrong:
     def name(self) -> str:
         """What it is called, with the last part of its bank's name, since two banks may have one of a name."""
         module, _, harness = self.target.partition(":")
-        return f"{harness.removesuffix('Harness')} ({'.'.join(module.split('.')[-2:])})"
+        return f"{harness.removesuffix('Harness').rstrip('.')} ({'.'.join(module.split('.')[-2:])})"
 
 
 def adapters_of(bank: str) -> list[Wrong]:
@@ -91,7 +92,7 @@ def _imported(name: str) -> ModuleType:
             raise Stop(
                 2,
                 f"there is no bank {name!r}: name a module or a folder that can be imported from here. The kit's"
-                " own banks, tests.racing and tests.faulty, come with its source and not with the installed package",
+                " own banks, tests.known_bad, tests.racing and tests.faulty, come with its source and not with the installed package",
             ) from None
         raise Stop(2, f"the bank {name!r} cannot be imported: {error}") from None
     except ImportError as error:

@@ -49,6 +49,13 @@ def parser() -> argparse.ArgumentParser:
         help="of a method on an adapter with a seed (default: 60)",
     )
     found.add_argument(
+        "--jobs",
+        type=count_of(1, 64),
+        default=1,
+        metavar="N",
+        help="how many trials run side by side (default: 1)",
+    )
+    found.add_argument(
         "--methods",
         type=_methods,
         default=tuple(METHODS),
@@ -78,7 +85,7 @@ def detection(options: argparse.Namespace, console: Console) -> int:
     screen = console.screen()
     if remark:
         screen.prose(remark, label="-", gutter=2)
-    bench = Bench(adapters, methods, options.seeds, options.budget, results)
+    bench = Bench(adapters, methods, options.seeds, options.budget, results, options.jobs)
     interrupted = False
     try:
         bench.run(_progress(screen))
@@ -94,6 +101,7 @@ def detection(options: argparse.Namespace, console: Console) -> int:
             str(options.seeds),
             "--budget",
             f"{options.budget:g}",
+            *(["--jobs", str(options.jobs)] if options.jobs > 1 else ()),
         ]
     )
     try:
@@ -108,13 +116,13 @@ def detection(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _progress(screen: Screen) -> Callable[[int, int, Measured | None, Wrong, str], None]:
-    def told(number: int, total: int, measured: Measured | None, adapter: Wrong, method: str) -> None:
-        if measured is None:
-            return
+def _progress(screen: Screen) -> Callable[[int, int, Measured, Wrong], None]:
+    def told(number: int, total: int, measured: Measured, adapter: Wrong) -> None:
         found = measured.found
         how = f"{found.seconds:7.2f} s" if found.found else "not found"
-        screen.line(f"{number:5}/{total}  {method:8}  seed {measured.seed:<3} {how:>9}  {adapter.name}"[:80])
+        screen.line(
+            f"{number:5}/{total}  {measured.method:8}  seed {measured.seed:<3} {how:>9}  {adapter.name}"[:80]
+        )
         screen.flush()
 
     return told

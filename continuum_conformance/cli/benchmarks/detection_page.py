@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
 from continuum_conformance.cli.benchmarks.bank import Wrong
-from continuum_conformance.cli.benchmarks.measuring import Measured, Results
+from continuum_conformance.cli.benchmarks.measuring import HOPELESS, Measured, Results
 
 __all__ = ["page", "picture"]
 
@@ -40,27 +40,24 @@ def _median(trials: Sequence[Measured]) -> float:
 
 def page(adapters: Sequence[Wrong], results: Results, command: str) -> str:
     """The page, with the picture that stands beside it as ``detection.svg``."""
-    methods = [method for method in LABELS if _tried(adapters, results, method)]
     kinds = dict.fromkeys(adapter.shows_in for adapter in adapters)
     lines = [
         "# Time to detection",
         "",
-        "How long until a wrong adapter is known to be wrong: for each adapter of the banks that is wrong only in a",
-        "race, under a fault, by a clock or with a second process, the time and the number of tries until",
-        "`check --first` in the standard profile has found it, beside what else one might use, on the same machine.",
+        "How long until a wrong adapter is known to be wrong: for each adapter of the banks the time and the number of",
+        "tries until `check --first` in the standard profile has found it, beside what else one might use, on the same",
+        "machine.",
         "",
         f"```console\n$ {command}\n```",
         "",
         "![The adapters found, by seconds](detection.svg)",
         "",
-        *_summary(
-            [a for a in adapters if a.shows_in == next(iter(kinds))], results, methods, next(iter(kinds))
-        ),
     ]
-    for kind in list(kinds)[1:]:
-        lines += _summary([a for a in adapters if a.shows_in == kind], results, methods, kind)
+    for kind in kinds:
+        lines += _summary([a for a in adapters if a.shows_in == kind], results, kind)
     lines += [*_how(results), *_slowest(adapters, results)]
     for kind in kinds:
+        methods = _methods([a for a in adapters if a.shows_in == kind], results)
         lines += [
             f"## Those that need {kind}",
             "",
@@ -80,17 +77,19 @@ def page(adapters: Sequence[Wrong], results: Results, command: str) -> str:
     return "\n".join(lines)
 
 
-def _summary(adapters: Sequence[Wrong], results: Results, methods: Sequence[str], kind: str) -> list[str]:
+def _methods(adapters: Sequence[Wrong], results: Results) -> list[str]:
+    return [method for method in LABELS if _tried(adapters, results, method)]
+
+
+def _summary(adapters: Sequence[Wrong], results: Results, kind: str) -> list[str]:
     lines = [
         f"Of the {len(adapters)} that need {kind}:",
         "",
         "| | tried | found with every seed | within 5 s | within 60 s | median of those found | worst | processor | seeds |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for method in methods:
+    for method in _methods(adapters, results):
         tried = _tried(adapters, results, method)
-        if not tried:
-            continue
         always = [t for t in tried.values() if all(one.found.found for one in t)]
         medians = [_median(t) for t in tried.values()]
         found = [one.found.seconds for t in tried.values() for one in t if one.found.found]
@@ -116,10 +115,11 @@ def _how(results: Results) -> list[str]:
         f"- On {machine.get('platform', '?')} with {machine.get('processors', '?')} processors and"
         f" {machine.get('python', '?')}"
         + (f", frontrun {machine['frontrun']}" if "frontrun" in machine else "")
-        + f". The load average of the last minute was {load} when a trial began: other work ran beside it.",
+        + f". {_side_by_side(machine)} The load average of the last minute was {load} when a trial began.",
         f"- Each trial has a process and a store of its own, and at most {_range(budgets)} seconds; what is not found by",
         "  then counts as not found. Starting the process and the database server is not counted. *Seeds* says how many",
-        "  times each adapter was tried; *within 5 s* and *within 60 s* go by the median of an adapter's seeds.",
+        "  times each adapter was tried; *within 5 s* and *within 60 s* go by the median of an adapter's seeds. An alternative",
+        f"  that has found nothing with {HOPELESS} seeds is not tried with more.",
         "- All times are in seconds on the wall; *processor* is the median of the processor time of the trial's own process",
         "  in seconds, which depends less on what else the machine does.",
         "- `check --first` is given nothing but the adapter. Its time ends when the finding is made small, replayed three",
@@ -132,9 +132,15 @@ def _how(results: Results) -> list[str]:
         "- *frontrun*: under its command, with locks patched before the adapter is imported, a fresh harness and handles in",
         "  `setup`, workers that call only the journal; half of the time with its DPOR, the rest with its random strategy.",
         "  What it calls a deadlock counts only for adapters that are declared to have one.",
-        "- *Hypothesis alone*: the kit's stateful machine, all operations, one call at a time.",
+        "- *Hypothesis alone*: the kit's stateful machine, all operations, one call at a time. It alone is tried on the",
+        "  adapters whose fault shows in a sequence of calls; the other two only race.",
         "",
     ]
+
+
+def _side_by_side(machine: Mapping[str, str]) -> str:
+    jobs = int(machine.get("jobs", "1"))
+    return f"{jobs} trials ran side by side." if jobs > 1 else "The trials ran one after another."
 
 
 def _slowest(adapters: Sequence[Wrong], results: Results) -> list[str]:

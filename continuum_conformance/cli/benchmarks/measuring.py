@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import importlib.util
+import itertools
 import json
 import os
 import platform
@@ -12,13 +13,16 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from continuum_conformance.cli.benchmarks.bank import Wrong
+from continuum_conformance.cli.benchmarks.bank import SEQUENCE, Wrong
 from continuum_conformance.cli.benchmarks.trial import METHODS, Found, Trial
 from continuum_conformance.cli.stop import Stop
 from continuum_conformance.harness import Subject
@@ -32,7 +36,19 @@ STARTING = 60.0
 LEAST_FOR_THE_KIT = 60.0
 """Seconds that a check is given at least: it does not know of a budget, and a user would not end it sooner."""
 
+GLANCE = 0.5
+"""Seconds between two looks at whether a trial is still wanted."""
+
 KIT = "check"
+
+FOR_SEQUENCES = ("machine",)
+"""The alternatives for faults that show in a sequence of calls: the others only race."""
+
+HOPELESS = 2
+"""After how many seeds an alternative that has found nothing with any of them is not tried again."""
+
+_Due = tuple[Wrong, str, int]
+"""An adapter, a method and a seed."""
 
 
 @dataclass(frozen=True)
@@ -106,44 +122,76 @@ class Bench:
         seeds: how many of each.
         budget: seconds of a trial.
         results: what there is already; with another budget it counts all the same, and is shown with its own.
+        jobs: how many trials run side by side.
     """
 
     def __init__(
-        self, adapters: Sequence[Wrong], methods: Sequence[str], seeds: int, budget: float, results: Results
+        self,
+        adapters: Sequence[Wrong],
+        methods: Sequence[str],
+        seeds: int,
+        budget: float,
+        results: Results,
+        jobs: int = 1,
     ) -> None:
         self.adapters, self.methods, self.seeds, self.budget = adapters, methods, seeds, budget
-        self.results = results
+        self.results, self.jobs = results, jobs
         self._server: PostgresServer | None = None
+        self._starting = threading.Lock()
+        self._ended = threading.Event()
 
-    def due(self) -> Iterator[tuple[Wrong, str, int]]:
+    def due(self) -> Iterator[_Due]:
         """What is still to be tried: seed by seed, the kit first, and races before faults."""
-        done = {(trial.target, trial.method, trial.seed) for trial in self.results.trials}
+        return itertools.chain.from_iterable(self._rounds())
+
+    def _rounds(self) -> Iterator[list[_Due]]:
+        """The same in parts, each of which may need what came of the parts before it."""
         kit = [method for method in self.methods if method == KIT]
         others = [method for method in self.methods if method != KIT]
         kinds = dict.fromkeys(adapter.shows_in for adapter in self.adapters)
         for seed in range(self.seeds):
             for methods, shown in [(kit, tuple(kinds)), *((others, (kind,)) for kind in kinds)]:
-                for method in methods:
-                    for adapter in self.adapters:
-                        if adapter.shows_in in shown and (adapter.target, method, seed) not in done:
-                            yield adapter, method, seed
+                done = {(trial.target, trial.method, trial.seed) for trial in self.results.trials}
+                yield [
+                    (adapter, method, seed)
+                    for method in methods
+                    for adapter in self.adapters
+                    if adapter.shows_in in shown
+                    and (adapter.target, method, seed) not in done
+                    and self._has_a_chance(adapter, method)
+                ]
 
-    def run(self, told: Callable[[int, int, Measured | None, Wrong, str], None]) -> None:
+    def _has_a_chance(self, adapter: Wrong, method: str) -> bool:
+        """Whether a further seed of an alternative may tell more. The kit is tried with all of them."""
+        if method == KIT:
+            return True
+        if adapter.shows_in == SEQUENCE and method not in FOR_SEQUENCES:
+            return False
+        before = self.results.of(adapter.target, method)
+        return len(before) < HOPELESS or any(trial.found.found for trial in before)
+
+    def run(self, told: Callable[[int, int, Measured, Wrong], None]) -> None:
         """Carry them out. Raises `Stop`, and ``KeyboardInterrupt`` with all kept that was measured.
 
         Args:
-            told: called before and after each with how many are done, how many are due, what came of it (None
-                before), the adapter and the method.
+            told: called after each with how many are done, how many there are in all as far as is known, what came
+                of it, and the adapter.
         """
-        due = list(self.due())
-        self.results.machine |= _machine()
-        with ExitStack() as kept:
-            for number, (adapter, method, seed) in enumerate(due):
-                told(number, len(due), None, adapter, method)
-                measured = self._measure(adapter, method, seed, kept)
-                self.results.trials.append(measured)
-                self.results.write()
-                told(number + 1, len(due), measured, adapter, method)
+        self.results.machine |= _machine(self.jobs)
+        done = 0
+        with ExitStack() as kept, ThreadPoolExecutor(self.jobs) as pool:
+            try:
+                for part in self._rounds():
+                    total = done + sum(1 for _ in self.due())
+                    running = {pool.submit(self._measure, *one, kept): one[0] for one in part}
+                    for future in as_completed(running):
+                        self.results.trials.append(future.result())
+                        self.results.write()
+                        done += 1
+                        told(done, total, future.result(), running[future])
+            finally:  # also where it was interrupted
+                self._ended.set()
+                pool.shutdown(cancel_futures=True)
 
     def _measure(self, adapter: Wrong, method: str, seed: int, kept: ExitStack) -> Measured:
         load = os.getloadavg()[0]
@@ -153,7 +201,7 @@ class Bench:
             if "postgres" in Subject(adapter.target).needs:
                 dsn = self._database(kept)
         trial = Trial(method, adapter.target, adapter.clauses, seed, self.budget, scenario, dsn)
-        return Measured(adapter.target, method, seed, self.budget, carried_out(trial), load)
+        return Measured(adapter.target, method, seed, self.budget, carried_out(trial, self._ended), load)
 
     def _scenario(self, adapter: Wrong) -> Any:
         """The race in which the kit has found the fault, which the alternatives are given so that they need not look."""
@@ -161,13 +209,14 @@ class Bench:
         return next((scenario for scenario in found if scenario is not None), None)
 
     def _database(self, kept: ExitStack) -> str:
-        if self._server is None:
-            self._server = kept.enter_context(provide("auto"))
-        return self._server.fresh_database()
+        with self._starting:
+            if self._server is None:
+                self._server = kept.enter_context(provide("auto"))
+            return self._server.fresh_database()
 
 
-def carried_out(trial: Trial) -> Found:
-    """Carry a trial out in a process of its own, which is ended when it takes too long."""
+def carried_out(trial: Trial, ended: threading.Event | None = None) -> Found:
+    """Carry a trial out in a process of its own, which is ended when it takes too long, or when ``ended`` is set."""
     with tempfile.TemporaryDirectory(prefix="continuum-") as folder:
         file = Path(folder, "found.json")
         python = [sys.executable]
@@ -195,7 +244,7 @@ def carried_out(trial: Trial) -> Found:
                 start_new_session=True,
             )
             try:
-                code = process.wait(_limit(trial))
+                code = _waited_for(process, _limit(trial), ended or threading.Event())
             except subprocess.TimeoutExpired:
                 return Found(seconds=trial.budget, said="it did not come to an end within the budget")
             finally:
@@ -208,6 +257,17 @@ def carried_out(trial: Trial) -> Found:
                 return Found(seconds=trial.budget, said=f"it ended with code {code}: {''.join(last)}"[:300])
         data = json.loads(file.read_text("utf-8"))
         return Found(**{**data, "clauses": tuple(data["clauses"])})
+
+
+def _waited_for(process: subprocess.Popen[bytes], limit: float, ended: threading.Event) -> int:
+    """The process's exit code. Raises ``TimeoutExpired`` after ``limit`` seconds, or when ``ended`` is set."""
+    until = time.monotonic() + limit
+    while True:
+        try:
+            return process.wait(min(GLANCE, max(0.0, until - time.monotonic())))
+        except subprocess.TimeoutExpired:
+            if ended.is_set() or time.monotonic() >= until:
+                raise
 
 
 def _limit(trial: Trial) -> float:
@@ -223,8 +283,9 @@ def usable_methods(asked: Sequence[str]) -> tuple[list[str], str]:
     return [method for method in METHODS if method in asked], ""
 
 
-def _machine() -> dict[str, str]:
+def _machine(jobs: int) -> dict[str, str]:
     found = {
+        "jobs": str(jobs),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "platform": f"{platform.system()} on {platform.machine()}",
         "processors": str(os.cpu_count()),

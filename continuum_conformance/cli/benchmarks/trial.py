@@ -126,7 +126,10 @@ def by_check(trial: Trial, found: Found) -> None:
         found.tries = session.races["interleavings"] + session.races["free runs"] + session.faults.total()
         for result in results:
             violation = result.violation
-            if violation is not None and any(CLAUSES[clause].level == "MUST" for clause in violation.clauses):
+            if violation is not None and (
+                set(violation.clauses) & set(trial.clauses)
+                or any(CLAUSES[clause].level == "MUST" for clause in violation.clauses)
+            ):
                 _keep(found, violation)
         if found.found and not set(found.clauses) & set(trial.clauses):
             found.found, found.said = False, f"another fault was found first: {found.said}"
