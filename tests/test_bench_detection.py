@@ -30,7 +30,7 @@ def test_a_bank_is_a_package_or_a_folder_and_says_what_its_adapters_need(monkeyp
     monkeypatch.chdir(Path(__file__).parents[1])
     racing, faulty = adapters_of("tests.racing"), adapters_of("tests/faulty")
     assert {wrong.shows_in for wrong in racing} == {"a race"}
-    assert {wrong.shows_in for wrong in faulty} == {"a fault"}
+    assert {wrong.shows_in for wrong in faulty} == {"a fault", "a failover"}
     assert {wrong.shows_in for wrong in adapters_of("tests.known_bad")} == {"a sequence of calls"}
     assert LOCK_PER_HANDLE in {wrong.target for wrong in racing}
     assert len({wrong.name for wrong in (*racing, *faulty)}) == len(racing) + len(faulty)
@@ -78,6 +78,13 @@ def test_threads_find_a_lock_of_each_handle_and_nothing_in_the_reference():
     missed = carried_out(Trial("threads", RIGHT, ("CON-1",), 0, 0.5))
     assert (missed.found, missed.said) == (False, "the budget was spent")
     assert missed.tries > 10
+
+
+def test_what_shows_in_a_failover_is_checked_with_one():
+    target = "tests.faulty.failover:CommitsLocallyHarness"
+    found = carried_out(Trial("check", target, ("DUR-3",), 0, 30.0, failover=True))
+    assert found.found, found.said
+    assert "promoted" in found.said
 
 
 def test_a_trial_that_dies_is_not_found_and_says_why():

@@ -10,9 +10,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the adapters are named as `tests.faulty...`
 
 from continuum_conformance.harness import Subject
+from continuum_conformance.harness.subject import PROBE
 from continuum_conformance.suite.check import Plan, judge, preflight, run_check
 from continuum_conformance.suite.lab import Session
 from continuum_conformance.suite.races.again import show_again
+from continuum_conformance.suite.races.levels import level_of
 from continuum_conformance.suite.stores import Stores
 from continuum_conformance.suite.testing import PROFILES, registered, run_test
 from tests.faulty import files, network, postgres, tasks
@@ -140,3 +142,72 @@ def test_the_story_of_a_full_disk_says_once_what_happened_often_and_how_many_eve
     told = judgements["ATM-1"].violation.story.splitlines()
     assert sum(" times)" in line for line in told) == 1
     assert [line for line in told if " load(" in line and line.endswith(" events]")], told
+
+
+def _tested(session, name, profile="quick"):
+    return run_test(next(t for t in registered() if t.name == name), session, PROFILES[profile], 0)
+
+
+FULL_DISK = "a_full_disk_loses_nothing"
+
+
+def test_a_disk_is_full_also_where_the_store_has_grown_before():
+    subject = Subject("continuum_adapters.sqlite:SQLiteHarness")
+    with Stores() as stores:
+        stores.provide(subject)
+        Path(subject.directory, "large").write_bytes(bytes(40_000_000))
+        session = Session(subject)
+        try:
+            assert _tested(session, FULL_DISK).violation is None
+        finally:
+            session.close_all()
+    assert session.faults["disks filled"] == 2
+
+
+def test_a_store_that_a_full_disk_leaves_unreadable_is_a_finding_and_no_end_of_the_check():
+    subject = Subject("tests.faulty.files:WritesInPlaceHarness")
+    with Stores() as stores:
+        stores.provide(subject)
+        session = Session(subject)
+        try:
+            found = _tested(session, FULL_DISK).violation
+            assert session.handle("A").call(PROBE).ok  # the store under test is as it was
+        finally:
+            session.close_all()
+    assert found.clauses == ("ATM-1",)
+    assert "cannot be opened: open() raised" in found.message
+
+
+def test_races_go_on_after_the_server_was_killed():
+    subject = Subject("tests.racing.postgres:ForUpdateHarness")
+    with Stores() as stores:
+        stores.provide(subject)
+        session = Session(subject)
+        try:
+            before = level_of(session)
+            assert _tested(session, "a_handle_works_again_after_a_restart").violation is None
+            assert session.faults["servers killed"] == 1
+            assert level_of(session).executor is not before.executor
+            assert _tested(session, "race_zombie_against_takeover").violation is None
+            assert session.race_levels == ["statements"]
+        finally:
+            session.close_all()
+
+
+STOPPED = "a_process_that_was_stopped_does_no_harm"
+
+
+@pytest.mark.parametrize(
+    ("adapter", "wrong"), [("contention:HashedByPython", True), ("postgres:AdvisoryLock", False)]
+)
+def test_a_lock_of_one_process_is_found_by_stopping_another_where_it_reaches_the_store(adapter, wrong):
+    subject = Subject(f"tests.racing.{adapter}Harness")
+    with Stores() as stores:
+        stores.provide(subject)
+        session = Session(subject)
+        try:
+            found = _tested(session, STOPPED).violation
+        finally:
+            session.close_all()
+    assert (found is not None) == wrong
+    assert session.faults["processes stopped within an operation"] >= (1 if wrong else 40)

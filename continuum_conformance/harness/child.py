@@ -17,10 +17,10 @@ import socket
 import sys
 import time
 import zlib
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 from continuum_conformance.harness.clocks import ClientClock, wrong_clock
@@ -120,6 +120,8 @@ class _Lines:
         self._files, directory = frozenset(request["files"]), request.get("directory")
         self._directory = os.path.realpath(directory) if directory is not None else None  # as /proc has it
         self.seen = 0
+        self.leaving: list[int] = []
+        """The lines that called something that is not the adapter's own code: there the store is reached."""
         self.changed = 0
         self._sums: dict[str, tuple[_Sign, int | None]] = {}
         self._folders: dict[str, int] = {}
@@ -133,18 +135,34 @@ class _Lines:
         if handle.is_async:
             outcome: Outcome = handle.inside(lambda: self._on_loop(handle, operation))
             return outcome
-        sys.settrace(self._call)
-        try:
+        with self._watching():
             return handle.direct(operation)
-        finally:
-            sys.settrace(None)
 
     async def _on_loop(self, handle: Handle, operation: Operation) -> Outcome:
+        with self._watching():
+            return await handle.direct_async(operation)
+
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
+        if not (self._line_to_die or self._change_to_die or self._line_to_stop):
+            sys.setprofile(self._leave)
         sys.settrace(self._call)
         try:
-            return await handle.direct_async(operation)
+            yield
         finally:
             sys.settrace(None)
+            sys.setprofile(None)
+
+    def _leave(self, frame: FrameType, event: str, called: Any) -> None:
+        """Take note of a line from which the adapter calls what is not its own."""
+        own = self._files
+        if event == "call":
+            caller = frame.f_back.f_code.co_filename if frame.f_back is not None else ""
+            out = caller in own and frame.f_code.co_filename not in own
+        else:
+            out = event == "c_call" and frame.f_code.co_filename in own and not _is_plain(called)
+        if out and self.seen and self.seen not in self.leaving[-1:]:
+            self.leaving.append(self.seen)
 
     def _look(self) -> bool:
         """Whether any file of the store has changed since the last look.
@@ -224,6 +242,13 @@ class _Lines:
         return self._line
 
 
+def _is_plain(called: Any) -> bool:
+    """Whether a function in C only works on values, as ``len`` and ``dict.get`` do."""
+    owner = getattr(called, "__self__", None)
+    of = owner.__name__ if isinstance(owner, ModuleType) else type(owner).__module__
+    return of == "builtins"
+
+
 def end_with(parent: int) -> None:
     """See to it that this process is killed when its parent ends, which one that is stopped could not notice.
 
@@ -255,7 +280,14 @@ def main(requests: int, answers: int) -> None:
             elif "files" in request and handle is not None:
                 lines = _Lines(request, lambda: answer({"stopping": True}))
                 outcome = lines.watch(handle, decode_operation(request["call"]))
-                answer({**_encoded(outcome), "lines": lines.seen, "changes": lines.changed})
+                answer(
+                    {
+                        **_encoded(outcome),
+                        "lines": lines.seen,
+                        "leaving": lines.leaving,
+                        "changes": lines.changed,
+                    }
+                )
             elif "call" in request and handle is not None:
                 answer(_encoded(handle.call(decode_operation(request["call"]))))
             elif "close" in request:

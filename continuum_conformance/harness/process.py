@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -202,13 +202,16 @@ class SecondProcess:
         """Let a stopped process go on (SIGCONT)."""
         os.kill(self.pid, signal.SIGCONT)
 
-    def resume(self) -> tuple[Outcome, int]:
-        """What came of the operation that `stop_in` began, once it goes on, and how many lines it had."""
+    def resume(self) -> tuple[Outcome, Sequence[int]]:
+        """What came of the operation that `stop_in` began, once it goes on, and where it is worth while to stop it.
+
+        That is before each line that calls what is not the adapter's own; before any, where none is seen to.
+        """
         answer = self._begun
         if "stopping" in answer:
             self.go_on()
             answer = self._answered(self._limit * 2)
-        return decode_outcome(answer), int(answer["lines"])
+        return decode_outcome(answer), answer["leaving"] or range(1, int(answer["lines"]) + 1)
 
     def _ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any]:
         deadline = time.monotonic() + seconds

@@ -230,7 +230,7 @@ def _scouted(session: Session, tests: list[SuiteTest], plan: Plan) -> Result | N
     if found is not None:
         return found if _fails(found) else None
     likely = [test for test in tests if FAULTS in test.body.__module__]
-    likely.sort(key=lambda test: test.name != CUTS)
+    likely.sort(key=lambda test: EARLY.index(test.name) if test.name in EARLY else len(EARLY))
     if level_of(
         session
     ).costly:  # few schedules could be tried, and under none of them may contention be judged
@@ -243,7 +243,11 @@ def _scouted(session: Session, tests: list[SuiteTest], plan: Plan) -> Result | N
 
 
 FAULTS = "suite.faults"
-CUTS = faults.an_operation_whose_connection_dies_is_whole_or_not_at_all.__name__
+EARLY = (
+    faults.an_operation_whose_connection_dies_is_whole_or_not_at_all.__name__,
+    zombies.a_process_that_was_stopped_does_no_harm.__name__,
+)
+"""What finds most for its time, of the faults."""
 FREE = races.free_threads_never_meet_contention.__name__
 
 

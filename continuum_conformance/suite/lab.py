@@ -135,10 +135,7 @@ class Session:
         Worker ``P`` is a second process: the handles of this one are closed before it starts, and it ends
         before one of them is used again (DUR). Worker ``Z`` is one that lives beside them.
         """
-        restarts = getattr(self.subject.server, "restarts", 0)
-        if restarts != self.restarts:  # another session of this process has killed the server
-            self.restarts, self.race_level = restarts, None
-            self.renew_handles()
+        self.notice_restart()
         if worker != SECOND_PROCESS:
             self.close(SECOND_PROCESS)
         elif worker not in self._handles:
@@ -154,6 +151,17 @@ class Session:
         if found is None or found.broken:
             self._handles[worker] = found = self.subject.open(worker)
         return found
+
+    def notice_restart(self) -> None:
+        """Renew what is connected to the server, when another session of this process has killed it."""
+        if getattr(self.subject.server, "restarts", 0) != self.restarts:
+            self.server_restarted()
+            self.renew_handles()
+
+    def server_restarted(self) -> None:
+        """Let go of what the kit has connected to the server. The handles stay, for who wants to see them fail."""
+        self.restarts = getattr(self.subject.server, "restarts", 0)
+        self.race_level = None
 
     def has_server(self) -> bool:
         """Whether the store has a server of its own, as far as one can tell. Raises `HarnessError`.

@@ -10,6 +10,8 @@ from continuum_conformance.contract import JournalUnavailable
 from tests.bank import Bank
 from tests.faulty.postgres import Harness, Journal
 
+SHOWS_IN = "a failover"
+
 _bank = Bank(__name__, Harness)
 WRONG = _bank.WRONG
 SEEN_IN = _bank.SEEN_IN

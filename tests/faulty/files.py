@@ -119,7 +119,7 @@ class KeepsEveryFourth(Journal):
         super().close()
 
 
-@wrong("DUR-4", "DUR-2", seen_in="https://github.com/manufosela/karajan-code/pull/763")
+@wrong("DUR-4", "DUR-2", "ATM-1", seen_in="https://github.com/manufosela/karajan-code/pull/763")
 class WritesInPlace(Journal):
     """Truncates the file and writes it anew: killed in between, there is nothing."""
 
@@ -195,7 +195,7 @@ class OnTheWall(Journal):
     """Leases expire by the wall clock."""
 
 
-@wrong("CLK-1", "LEA-4", harness=WallClockHarness)
+@wrong("CLK-1", "LEA-4", "LEA-5", harness=WallClockHarness)
 class TokensOfTheClock(OnTheWall):
     """A token is the time in microseconds, and one more when that is no greater than the last one of this handle."""
 
@@ -240,7 +240,7 @@ class ForgetsToForget(Journal):
 # -- processes --
 
 
-@wrong("FEN-5", "CON-1", harness=DatabaseHarness)
+@wrong("FEN-5", "CON-1", "DUR-4", "ATM-1", harness=DatabaseHarness)
 class OnlyAThreadLock(SQLiteJournal):
     """Reads, decides and writes under a lock of this process, without a transaction."""
 
@@ -310,7 +310,7 @@ class TablesIfThereIsNoFile(SQLiteJournal):
 # -- logs --
 
 
-@wrong("DUR-4", "ATM-1", harness=DatabaseHarness)
+@wrong("DUR-4", "ATM-1", "CON-1", "CON-2", harness=DatabaseHarness)
 class FinishesTwice(SQLiteJournal):
     """A finish is two transactions: the state, then its result."""
 
@@ -330,7 +330,7 @@ class CountedHarness(SqlHarness):
     capabilities = SqlHarness.capabilities - {"shared"} | {"crash_safe"}
 
 
-@wrong("DUR-4", "ATM-1", harness=CountedHarness)
+@wrong("DUR-4", "ATM-1", "CON-1", "CON-2", "CON-3", "FEN-5", harness=CountedHarness)
 class CountsAfterwards(SqlJournal):
     """The event in one transaction and the count in the next: who dies between leaves the next event in its place."""
 

@@ -1,7 +1,8 @@
 """Banks of adapters that are wrong on purpose: modules with a table ``WRONG`` from a target to the clauses it breaks.
 
 A bank is a module or a package of them, named as ``tests.racing`` or by its folder. What a bank's adapters need to
-show their fault is the package's ``SHOWS_IN``: ``"a race"``, unless it says ``"a fault"`` or ``"a sequence of calls"``.
+show their fault is the module's or the package's ``SHOWS_IN``: ``"a race"``, unless it says ``"a fault"``, ``"a failover"``
+or ``"a sequence of calls"``.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from types import ModuleType
 
 from continuum_conformance.cli.stop import Stop
 
-__all__ = ["SEQUENCE", "Wrong", "adapters_of"]
+__all__ = ["FAILOVER", "SEQUENCE", "Wrong", "adapters_of"]
 
 RACE = "a race"
+FAILOVER = "a failover"
 SEQUENCE = "a sequence of calls"
 
 
@@ -29,7 +31,7 @@ class Wrong:
     Attributes:
         target: the adapter, as a target of the command.
         clauses: those that it is declared to break.
-        shows_in: what its fault needs to show: ``"a race"``, ``"a fault"`` or ``"a sequence of calls"``.
+        shows_in: what its fault needs to show: ``"a race"``, ``"a fault"``, ``"a failover"`` or ``"a sequence of calls"``.
     """
 
     target: str

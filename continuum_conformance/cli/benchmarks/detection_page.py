@@ -122,7 +122,8 @@ def _how(results: Results) -> list[str]:
         f"  that has found nothing with {HOPELESS} seeds is not tried with more.",
         "- All times are in seconds on the wall; *processor* is the median of the processor time of the trial's own process",
         "  in seconds, which depends less on what else the machine does.",
-        "- `check --first` is given nothing but the adapter. Its time ends when the finding is made small, replayed three",
+        "- `check --first` is given nothing but the adapter (and `--failover` for what shows in one). Its time ends when the",
+        "  finding is made small, replayed three",
         "  times and told. Its tries are schedules and injected faults, those of making it small apart.",
         "- The alternatives are given the race in which the kit has found the fault, so that they need not look for the",
         "  scenario (all known ones in turn, where it was no race), and the kit's own judge of what was seen. Their time ends",
@@ -133,7 +134,7 @@ def _how(results: Results) -> list[str]:
         "  `setup`, workers that call only the journal; half of the time with its DPOR, the rest with its random strategy.",
         "  What it calls a deadlock counts only for adapters that are declared to have one.",
         "- *Hypothesis alone*: the kit's stateful machine, all operations, one call at a time. It alone is tried on the",
-        "  adapters whose fault shows in a sequence of calls; the other two only race.",
+        "  adapters whose fault shows in a sequence of calls; the other two only race. None of them loses a server.",
         "",
     ]
 

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from continuum_conformance.cli.benchmarks.bank import SEQUENCE, Wrong
+from continuum_conformance.cli.benchmarks.bank import FAILOVER, SEQUENCE, Wrong
 from continuum_conformance.cli.benchmarks.trial import METHODS, Found, Trial
 from continuum_conformance.cli.stop import Stop
 from continuum_conformance.harness import Subject
@@ -165,7 +165,7 @@ class Bench:
         """Whether a further seed of an alternative may tell more. The kit is tried with all of them."""
         if method == KIT:
             return True
-        if adapter.shows_in == SEQUENCE and method not in FOR_SEQUENCES:
+        if adapter.shows_in == FAILOVER or (adapter.shows_in == SEQUENCE and method not in FOR_SEQUENCES):
             return False
         before = self.results.of(adapter.target, method)
         return len(before) < HOPELESS or any(trial.found.found for trial in before)
@@ -200,7 +200,16 @@ class Bench:
             scenario = self._scenario(adapter)
             if "postgres" in Subject(adapter.target).needs:
                 dsn = self._database(kept)
-        trial = Trial(method, adapter.target, adapter.clauses, seed, self.budget, scenario, dsn)
+        trial = Trial(
+            method,
+            adapter.target,
+            adapter.clauses,
+            seed,
+            self.budget,
+            scenario,
+            dsn,
+            failover=adapter.shows_in == FAILOVER,
+        )
         return Measured(adapter.target, method, seed, self.budget, carried_out(trial, self._ended), load)
 
     def _scenario(self, adapter: Wrong) -> Any:

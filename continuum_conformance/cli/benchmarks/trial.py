@@ -46,6 +46,7 @@ class Trial:
         seed: of all choices.
         budget: seconds, at most; a check is not ended by it, but by the process that waits for it.
         scenario: the race to try and no other, as `Scenario.as_data` writes it.
+        failover: whether the check has two servers to lose one of.
         dsn: an empty database, where the adapter needs one; by default of a server that is started for the trial.
     """
 
@@ -56,6 +57,7 @@ class Trial:
     budget: float
     scenario: Mapping[str, Any] | None = None
     dsn: str | None = None
+    failover: bool = False
 
 
 @dataclass
@@ -98,18 +100,23 @@ class _Clock:
 def subject_of(trial: Trial) -> Iterator[Subject]:
     """The adapter, with a store of its own."""
     with Stores() as stores:
-        subject = Subject(trial.target, limit=CALL_LIMIT)
-        if trial.dsn is not None and "postgres" in subject.needs:
-            subject.dsn = trial.dsn
-        else:
-            stores.provide(subject)
-        yield subject
+        yield _provided(trial, stores)
+
+
+def _provided(trial: Trial, stores: Stores) -> Subject:
+    subject = Subject(trial.target, limit=CALL_LIMIT)
+    if trial.dsn is not None and "postgres" in subject.needs:
+        subject.dsn = trial.dsn
+    else:
+        stores.provide(subject)
+    return subject
 
 
 @contextmanager
 def _opened(trial: Trial) -> Iterator[Session]:
-    with subject_of(trial) as subject:
-        session = Session(subject)
+    with Stores() as stores:
+        session = Session(_provided(trial, stores))
+        session.pair = stores.pair if trial.failover else None
         try:
             yield session
         finally:
@@ -117,7 +124,7 @@ def _opened(trial: Trial) -> Iterator[Session]:
 
 
 def by_check(trial: Trial, found: Found) -> None:
-    """The kit: `check --first` in the standard profile."""
+    """The kit: `check --first` in the standard profile, with `--failover` where that is what the fault is about."""
     with _opened(trial) as session:
         clock = _Clock(found)
         preflight(session)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import resource
 import signal
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -160,14 +160,14 @@ class ProgramProcess:
         if self._wire is not None:
             self._wire.let_go()
 
-    def resume(self) -> tuple[Outcome, int]:
-        """What came of the operation that `stop_in` began, once it goes on, and how many points it had."""
+    def resume(self) -> tuple[Outcome, Sequence[int]]:
+        """What came of the operation that `stop_in` began, once it goes on, and the points that it had."""
         if self._begun is None:
             raise RuntimeError("nothing was begun")
         operation, number, before = self._begun
         self.go_on()
         outcome = self._outcome(operation, number)
-        return outcome, 0 if self._point else self._points(before)
+        return outcome, range(1, (0 if self._point else self._points(before)) + 1)
 
     def _begin(self, operation: Operation, point: int) -> tuple[int, int]:
         before = self._wire.messages() if self._wire is not None else 0

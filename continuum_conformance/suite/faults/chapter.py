@@ -210,7 +210,7 @@ def _restart(lab: Lab) -> None:
     lab.struck("servers killed", "the server is killed (SIGKILL) and started again")
     server.start()
     server.restarts += 1
-    lab.session.restarts = server.restarts
+    lab.session.server_restarted()
 
 
 @checks("DUR-3", needs="durable", cases=each(last=_writes), when=_server, whole=True)

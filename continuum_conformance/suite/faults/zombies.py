@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,7 +34,7 @@ LEAST, MOST, TIMES = 0.03, 0.3, 6
 at least and at most so many seconds."""
 
 LINES = {"quick": 3, "standard": 10, "thorough": 10_000}
-"""Before how many of an operation's lines it is stopped, at most."""
+"""At how many of an operation's points it is stopped, at most: before lines that call what is not the adapter's own."""
 
 GET = (Act("get_run"), Act("load"))
 
@@ -79,7 +79,7 @@ def _where(grain: str, number: int) -> str:
 
 def run_stopped(
     session: Session, scenario: Scenario, line: int, patience: float = MOST
-) -> tuple[Violation | None, int, float]:
+) -> tuple[Violation | None, Sequence[int], float]:
     """Stop an operation of another process once, and let others act meanwhile.
 
     Args:
@@ -89,7 +89,7 @@ def run_stopped(
         patience: seconds after which it goes on, whether or not the others have come back.
 
     Returns:
-        What is wrong; where it was not stopped, how many lines the operation had; and how long the others took.
+        What is wrong; where it was not stopped, the lines before which it may be; and how long the others took.
     """
     lab = Lab(session, (), f"zombie: {scenario.name}")
     arranged = Arranged(lab, scenario)
@@ -100,7 +100,8 @@ def run_stopped(
     operation = arranged.operation(scenario.workers[ZOMBIE][0], ZOMBIE, None)
     if operation is None:
         raise LookupError(f"{scenario.name} cannot be made")
-    lines, stopped, seconds = 0, False, 0.0
+    points: Sequence[int] = ()
+    stopped, seconds = False, 0.0
     still = (0, 0)
     """From when to when it stood still."""
 
@@ -113,7 +114,7 @@ def run_stopped(
         seconds = time.perf_counter() - began
 
     def zombie() -> Outcome:
-        nonlocal lines, stopped, still
+        nonlocal points, stopped, still
         stopped = process.stop_in(operation, files, line)
         since = next(recording.clock)
         acting = threading.Thread(target=others, name="meanwhile", daemon=True)
@@ -121,7 +122,7 @@ def run_stopped(
         acting.join(patience)
         still = (since, next(recording.clock))
         outcome: Outcome
-        outcome, lines = process.resume()
+        outcome, points = process.resume()
         acting.join()
         return lenient(outcome)
 
@@ -136,7 +137,7 @@ def run_stopped(
     ]
     verdict = judge(History.of(entries), session.specification, before)
     if not verdict.failed:
-        return None, 0 if stopped else lines, seconds
+        return None, () if stopped else points, seconds
     why = verdict.explanation
     headline = why.headline if why is not None else verdict.text
     told = [
@@ -181,7 +182,7 @@ def run_stopped(
             ),
         ),
     )
-    return replace(found, hang=any(e.outcome.kind is Kind.HANG for e in entries)), 0, seconds
+    return replace(found, hang=any(e.outcome.kind is Kind.HANG for e in entries)), (), seconds
 
 
 def run_stopped_again(session: Session, data: Mapping[str, Any]) -> Violation | None:
@@ -196,13 +197,14 @@ def a_process_that_was_stopped_does_no_harm(
     """A process is stopped before lines of an operation, others go on, and then it continues."""
     del seed
     for scenario in zombie_scenarios(session.capabilities):
-        found, lines, seconds = run_stopped(session, scenario, 0)
+        found, points, seconds = run_stopped(session, scenario, 0)
         patience = min(MOST, max(LEAST, TIMES * seconds))
-        for line in spread(lines, LINES[profile.name]) if lines else ():
+        points = points[1:] or points  # before the first it has not begun, as far as others can tell
+        for number in spread(len(points), LINES[profile.name]) if points else ():
             if found is None:
                 search.result.examples += 1
                 session.faults["processes stopped within an operation"] += 1
-                found, _, _ = run_stopped(session, scenario, line, patience)
+                found, _, _ = run_stopped(session, scenario, points[number - 1], patience)
         if found is not None:
             search.result.violation = found
             return

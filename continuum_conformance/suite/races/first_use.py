@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import pickle
-import shutil
 import sys
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +14,7 @@ from continuum_conformance.explore.free import SWITCH_INTERVAL
 from continuum_conformance.harness import HarnessError, Subject
 from continuum_conformance.history import History, judge
 from continuum_conformance.model import EMPTY, Kind, Operation, Outcome
+from continuum_conformance.suite.empty_store import empty_store, no_empty_store
 from continuum_conformance.suite.lab import Lab, Session
 from continuum_conformance.suite.races.running import Recording
 from continuum_conformance.suite.script import told_text
@@ -33,40 +31,11 @@ ROUNDS = {"quick": 20, "standard": 60, "thorough": 400}
 """Of a store in a directory; a tenth of them over a server, where an empty store costs more."""
 
 
-def _no_empty_store(session: Session) -> str:
-    """Why the kit cannot make a store that is empty."""
-    subject = session.subject
-    if not {"postgres", "directory"} & subject.needs:
-        return "the harness makes its store itself, so the kit cannot make an empty one"
+def _alone(session: Session) -> str:
+    """Why there are not several that could use a store first."""
     if "shared" not in session.capabilities:
         return "only one process at a time may use the store"
-    if subject.pickled is None:
-        return "the harness cannot be pickled, so it cannot be had as it was before its first use"
-    if "postgres" in subject.needs and not getattr(subject.server, "scratch", False):
-        return "the kit may make no further database on this server"
-    return ""
-
-
-@contextmanager
-def _empty(session: Session) -> Iterator[Callable[[], Subject]]:
-    """A store that nobody has used; gives what makes a subject over it, with the harness as before its first use.
-
-    Each worker gets one of its own, as in a process of its own: what a harness keeps for its handles is not tried here.
-    """
-    old = session.subject
-    directory = tempfile.mkdtemp(prefix="continuum-") if "directory" in old.needs else None
-    dsn = old.server.fresh_database() if "postgres" in old.needs else None
-
-    def subject() -> Subject:
-        harness = pickle.loads(old.pickled or b"")  # what the kit itself pickled
-        without = old.declared - old.capabilities
-        return Subject(harness, dsn=dsn, directory=directory, limit=old.limit, without=without)
-
-    try:
-        yield subject
-    finally:
-        if directory is not None:
-            shutil.rmtree(directory, ignore_errors=True)
+    return no_empty_store(session)
 
 
 @dataclass
@@ -171,13 +140,13 @@ class _FirstUse:
         )
 
 
-@checks("CON-1", program=True, when=_no_empty_store)
+@checks("CON-1", program=True, when=_alone)
 def the_stores_first_use_by_several_at_once(
     session: Session, profile: Profile, seed: int, search: Search
 ) -> None:
     """Several handles are opened at once on a store that nobody has used. Nobody is held while they are."""
     del seed
-    with _empty(session) as subject:
+    with empty_store(session) as subject:
         if _FirstUse(session, subject).at_once(WORKERS[:1]) is not None:
             # It is not the company that it cannot bear: something in this process was made for the first store only.
             session.remarks[
@@ -187,7 +156,7 @@ def the_stores_first_use_by_several_at_once(
     rounds = ROUNDS[profile.name]
     for _ in range(rounds // 10 if "postgres" in session.subject.needs else rounds):
         search.result.examples += 1
-        with _empty(session) as subject:
+        with empty_store(session) as subject:
             first = _FirstUse(session, subject)
             found = first.at_once(WORKERS) or first.judged()
             if found is not None:

@@ -145,12 +145,14 @@ class Level:
 
 def level_of(session: Session) -> Level:
     """The level at which this adapter's races are explored; found at first use, and lowered when it does not hold."""
-    level: Level | None = getattr(session, "race_level", None)
+    session.notice_restart()
+    level: Level | None = session.race_level
     if level is not None and level.executor.level != "operations":
         return level
     level = _free(session, level) if level is not None else _finest(session)
     session.race_level = level
-    session.race_levels.append(level.name)
+    if session.race_levels[-1:] != [level.name]:
+        session.race_levels.append(level.name)
     return level
 
 
