@@ -34,6 +34,7 @@ class Nursery:
     """
 
     def __init__(self, modules: Collection[str], environment: Mapping[str, str], limit: float) -> None:
+        self._asking = threading.Lock()
         self._socket, theirs = socket.socketpair()
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__, str(theirs.fileno()), *modules],
@@ -50,8 +51,9 @@ class Nursery:
 
     def fork(self, requests: int, answers: int, errors: int) -> ForkedProcess:
         """A worker that reads requests, answers, and writes its errors, through these file descriptors."""
-        socket.send_fds(self._socket, [b'{"do": "fork"}\n'], [requests, answers, errors])
-        answer = self._answer(None)
+        with self._asking:
+            socket.send_fds(self._socket, [b'{"do": "fork"}\n'], [requests, answers, errors])
+            answer = self._answer(None)
         if answer is None:
             self.ready = False
             raise OSError("the process that forks workers has gone")
@@ -66,8 +68,9 @@ class Nursery:
             with contextlib.suppress(
                 ConnectionError
             ):  # it has gone, as when a signal went to the whole group
-                self._socket.sendall(json.dumps({"do": "poll", "pid": pid}).encode() + b"\n")
-                answer = self._answer(None)
+                with self._asking:
+                    self._socket.sendall(json.dumps({"do": "poll", "pid": pid}).encode() + b"\n")
+                    answer = self._answer(None)
             if answer is None:
                 self.ready = False
                 return -signal.SIGKILL  # it went with its nursery

@@ -46,14 +46,18 @@ def _recipe(subject: Subject) -> dict[str, Any]:
     return recipe
 
 
+_MAKING = threading.Lock()
+
+
 def _nursery(subject: Subject, environment: dict[str, str]) -> Nursery | None:
     """What forks workers for a subject; None where each must be a new process."""
     if sys.platform != "linux":
         return None
-    if subject.nursery is None:
-        module = type(subject.harness).__module__
-        modules = [] if module in ("__main__", "builtins") else [module]
-        subject.nursery = Nursery(modules, environment, subject.limit * 3)
+    with _MAKING:
+        if subject.nursery is None:
+            module = type(subject.harness).__module__
+            modules = [] if module in ("__main__", "builtins") else [module]
+            subject.nursery = Nursery(modules, environment, subject.limit * 3)
     return subject.nursery if subject.nursery.ready else None
 
 
@@ -63,6 +67,7 @@ class SecondProcess:
     Args:
         subject: the adapter.
         clock: what the process's wall clock tells, from its start.
+        lender: another subject with the same harness, whose nursery forks it.
 
     Attributes:
         connected: whether opening and reading the journal made the process connect to anything.
@@ -71,7 +76,9 @@ class SecondProcess:
         HarnessError: when the process cannot load or open the harness.
     """
 
-    def __init__(self, subject: Subject, clock: ClientClock = RIGHT) -> None:
+    def __init__(
+        self, subject: Subject, clock: ClientClock = RIGHT, *, lender: Subject | None = None
+    ) -> None:
         self._limit = subject.limit
         theirs, ours_out = os.pipe()
         ours_in, answers = os.pipe()
@@ -79,7 +86,7 @@ class SecondProcess:
         faked = faketime(clock)
         environment.update(faked)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - no pipe: nobody reads it while the process runs
-        nursery = None if faked else _nursery(subject, environment)
+        nursery = None if faked else _nursery(lender or subject, environment)
         self._process: subprocess.Popen[bytes] | ForkedProcess
         if nursery is not None:
             self._process = nursery.fork(theirs, answers, self._errors.fileno())
