@@ -65,12 +65,10 @@ class Nursery:
         step, passed = 0.001, 0.0
         while True:
             answer = None
-            with contextlib.suppress(
-                ConnectionError
-            ):  # it has gone, as when a signal went to the whole group
-                with self._asking:
-                    self._socket.sendall(json.dumps({"do": "poll", "pid": pid}).encode() + b"\n")
-                    answer = self._answer(None)
+            # It may have gone, as when a signal went to the whole group.
+            with contextlib.suppress(ConnectionError), self._asking:
+                self._socket.sendall(json.dumps({"do": "poll", "pid": pid}).encode() + b"\n")
+                answer = self._answer(None)
             if answer is None:
                 self.ready = False
                 return -signal.SIGKILL  # it went with its nursery
