@@ -66,6 +66,24 @@ def test_a_race_in_memory_is_found(target, clauses):
     _found(target, clauses)
 
 
+def test_a_lock_that_a_race_leaves_behind_is_told_as_that_race_and_shown_again():
+    target = "tests.racing.memory:ForgetsItsLockWhenBeatenHarness"
+    session, judgements = _checked(target, first=True)
+    session.close_all()
+    violation = judgements["CON-4"].violation
+    assert violation.message.endswith(
+        "another run could not be started afterwards, as when a lock is left behind"
+    )
+    assert "start_run(" in violation.story.partition("afterwards, one after another:")[2]
+    fresh = Session(Subject(target, limit=2))
+    try:
+        again = show_again(fresh, violation.race)
+        assert again is not None
+        assert again.message == violation.message
+    finally:
+        fresh.close_all()
+
+
 @pytest.mark.parametrize(
     ("target", "clauses"), postgres.WRONG.items(), ids=lambda v: str(v).partition(":")[2]
 )

@@ -473,10 +473,10 @@ class Turns:
         """Hold the thread until the worker has the turn."""
         worker.gate.acquire()
         worker.refused = None
-        if self._abandoned:
-            raise Abandoned
         with self._mutex:
-            self._step(worker)
+            # Raised here, it could keep a `with` from giving back a lock that the executor does not know.
+            if not self._abandoned:
+                self._step(worker)
 
     # -- in the thread of the caller --
 

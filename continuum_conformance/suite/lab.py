@@ -243,8 +243,6 @@ class Lab:
         self.advice: dict[str, str] = {}
         self.salt = session.fresh_salt()
         self.instance = Instance(f"shop-{self.salt}")
-        self.direct = False
-        """Whether calls are made in this thread, without a time limit: a race arranges thousands of runs."""
         self._arranging = False
         self._runs = itertools.count(1)
         self._instances = itertools.count(2)
@@ -341,9 +339,7 @@ class Lab:
         operation = Operation(name, ordered, worker)
         then = partial(forge, *ordered.values()) if mutates == "arguments" else None
         handle = self.session.handle(worker)
-        outcome: Outcome = (
-            handle.direct(operation) if self.direct else handle.call(operation, limit=limit, then=then)
-        )
+        outcome: Outcome = handle.call(operation, limit=limit, then=then)
         self.session.statistics["operations"] += 1
         if outcome.remark:
             self.session.remarks[outcome.remark] += 1

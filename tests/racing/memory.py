@@ -288,6 +288,34 @@ class LockPerHandle(InMemoryJournal):
             yield self._store.runs
 
 
+@wrong("CON-4")
+class ForgetsItsLockWhenBeaten(InMemoryJournal):
+    """Writers queue for a lock of the store; one that finds that another was faster leaves by a branch that keeps it."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._writing = vars(self._store).setdefault("writing", threading.Lock())
+
+    def start_run(self, *arguments):
+        with self._writing:
+            return super().start_run(*arguments)
+
+    def append(self, instance, run_id, event, lease_token):
+        before = self._length(instance, run_id)
+        self._writing.acquire()
+        try:
+            super().append(instance, run_id, event, lease_token)
+        finally:
+            if self._length(instance, run_id) <= before + 1:
+                self._writing.release()
+
+    def _length(self, instance, run_id):
+        try:
+            return len(self.load(instance, run_id))
+        except Exception:
+            return 0
+
+
 @wrong("FEN-5", "CON-1", "APP-6")
 class SuspendOverwritesAFinish(InMemoryJournal):
     """Suspend checks everything under the lock, and sets the state after it was let go."""

@@ -202,7 +202,6 @@ class _Scene:
         subject = Subject(like.target, dsn=like.dsn, directory=like.directory)
         self.session = _PlainSession(subject)
         self._lab = Lab(self.session, scenario.clauses, "frontrun")
-        self._lab.direct = True
         self._arranged = Arranged(self._lab, scenario)
         self._before = self._lab.world
         self._clock = itertools.count(1)

@@ -79,7 +79,6 @@ def conflicting(session: Session, clause: str) -> Iterator[Scenario]:
         if clauses_of(scenario)[0] != clause or not usable(scenario, session.capabilities):
             continue
         lab = Lab(session)
-        lab.direct = not session.subject.is_async
         operations = operations_of(scenario, lab)
         if conflict(session.specification, lab.world, operations["A"], operations["B"]):
             yield scenario

@@ -15,7 +15,15 @@ from continuum_conformance.suite.lab import HOUR, NOON, Lab, RunUnderTest, Sessi
 from continuum_conformance.suite.races.scenarios import Act, Scenario
 from continuum_conformance.suite.violation import Step, Violation
 
-__all__ = ["Arranged", "Race", "Recording", "clauses_of", "operations_of", "probe", "run_race"]
+__all__ = [
+    "Arranged",
+    "Race",
+    "Recording",
+    "clauses_of",
+    "operations_of",
+    "probe",
+    "run_race",
+]
 
 
 @dataclass
@@ -187,7 +195,6 @@ def run_race(session: Session, scenario: Scenario, executor: Any, chooser: Choos
         HarnessError: when a handle cannot be opened.
     """
     lab = Lab(session, scenario.clauses, f"race: {scenario.name}")
-    lab.direct = not session.subject.is_async
     arranged = Arranged(lab, scenario)
     before = lab.world
     arranging = len(lab.steps)
@@ -205,7 +212,7 @@ def run_race(session: Session, scenario: Scenario, executor: Any, chooser: Choos
 
     def body(worker: str, acts: tuple[Act, ...]) -> Callable[[], None]:
         def work() -> None:
-            call = handles[worker].direct if lab.direct else handles[worker].call
+            call = handles[worker].call if handles[worker].is_async else handles[worker].direct
             program = arranged.program(worker, acts)
             for number, operation in enumerate(program):
                 if point is not None and number:
@@ -244,7 +251,30 @@ def run_race(session: Session, scenario: Scenario, executor: Any, chooser: Choos
         if verdict.explanation is not None:
             race.deciding, race.needed = verdict.explanation.decisive, verdict.explanation.needed
         race.violation = _broken(lab, scenario, race, verdict, arranging)
+    else:
+        race.violation = _left_behind(lab, scenario, race, arranging)
     return race
+
+
+def _left_behind(lab: Lab, scenario: Scenario, race: Race, arranging: int) -> Violation | None:
+    """What is wrong when another run cannot be started after a race, as when a lock of the store is left behind."""
+    arguments = {"instance": lab.instance, "run_id": lab.fresh_run_id(), "workflow": "next", "input": None}
+    asked = Operation("start_run", arguments, "A")
+    outcome: Outcome = lab.session.handle("A").call(asked)
+    if outcome.kind is not Kind.HANG:
+        return None
+    race.recording.carry_out(asked, lambda _: outcome)
+    race.history = History.of(race.recording.entries)
+    steps = tuple(lab.steps[:arranging]) + tuple(Step(e.operation, e.outcome) for e in race.recording.entries)
+    return Violation(
+        ("CON-4",),
+        f"{scenario.name}: another run could not be started afterwards, as when a lock is left behind",
+        steps,
+        detail=outcome.detail,
+        hang=True,
+        salt=lab.salt,
+        test=lab.test,
+    )
 
 
 def _excused(entries: list[Recorded], held: bool) -> Iterator[Recorded]:
