@@ -11,9 +11,10 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+from continuum_conformance.contract import errors
 from tests.unusual import codecs
 from tests.unusual.coroutines import Async
-from tests.unusual.rules import Refusal, Rules, Sync, translate
+from tests.unusual.rules import Rules, Sync, translate
 
 ARRAYS = "CREATE TABLE IF NOT EXISTS {0} (instance bytea, id bytea, head bytea, history bytea[] NOT NULL DEFAULT '{{}}', PRIMARY KEY (instance, id))"
 EVERY = ("leases", "snapshots", "durable", "crash_safe", "shared", "rich_terms", "opaque_run_ids")
@@ -64,31 +65,39 @@ class SerializableJournal(Sync):
                 return self.connection
 
             def __exit__(self, *_):
-                journal.free.append(self.connection)
+                (journal.all.remove if self.connection.closed else journal.free.append)(self.connection)
 
         return Lent()
 
-    def _transaction(self, act: Callable[[Any], Any]) -> Any:
+    def _transaction(self, act: Callable[[Any], Any], begin: str) -> Any:
+        """Begins again after a conflict, and on another connection after one that was lost before the commit."""
         import psycopg
 
-        with self._lend() as connection:
-            while True:
-                try:
-                    connection.execute(self.begin)
-                    answer = act(connection)
-                    connection.execute("COMMIT")
-                    return answer
-                except (
-                    psycopg.errors.SerializationFailure,
-                    psycopg.errors.DeadlockDetected,
-                    psycopg.errors.UniqueViolation,
-                ):
-                    connection.execute("ROLLBACK")
-                except psycopg.OperationalError as error:
-                    raise Refusal("JournalUnavailable", str(error)) from error
-                except BaseException:
-                    connection.execute("ROLLBACK")
-                    raise
+        lost = 0
+        while True:
+            committing = False
+            try:
+                with self._lend() as connection:
+                    try:
+                        connection.execute(begin)
+                        answer = act(connection)
+                        committing = True
+                        connection.execute("COMMIT")
+                        return answer
+                    except BaseException:
+                        if not connection.closed:
+                            connection.execute("ROLLBACK")
+                        raise
+            except (
+                psycopg.errors.SerializationFailure,
+                psycopg.errors.DeadlockDetected,
+                psycopg.errors.UniqueViolation,
+            ):
+                continue
+            except psycopg.OperationalError as error:
+                lost += 1
+                if committing or lost > len(self.all) + 1:
+                    raise errors.JournalUnavailable(str(error), outcome_unknown=committing) from error
 
     def _lock(self, connection, key) -> None:
         """Nothing: the isolation level sees to it."""
@@ -119,16 +128,7 @@ class SerializableJournal(Sync):
                 return run, []
             return run, [codecs.unpack(body) for body in self._history(connection, key, start)]
 
-        import psycopg
-
-        with self._lend() as connection:
-            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            try:
-                return act(connection)
-            except psycopg.OperationalError as error:
-                raise Refusal("JournalUnavailable", str(error)) from error
-            finally:
-                connection.execute("ROLLBACK")
+        return self._transaction(act, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 
     def write(self, key, change):
         def act(connection):
@@ -144,7 +144,7 @@ class SerializableJournal(Sync):
                 )
             return answer
 
-        return self._transaction(act)
+        return self._transaction(act, self.begin)
 
     def close(self):
         for connection in self.all:
