@@ -76,7 +76,7 @@ class TriesAgainBlindly(Journal):
             return act()
 
 
-@wrong("ATM-1", "ATM-4", seen_in="https://github.com/perokvist/Dapr.EventStore/issues/1")
+@wrong("ATM-1", "ATM-4", "CON-1", "CON-2", seen_in="https://github.com/perokvist/Dapr.EventStore/issues/1")
 class CommitsTheStateFirst(Journal):
     """A finish is two transactions: the state, then its result."""
 

@@ -115,7 +115,7 @@ class GoesOnAllTheSame(Journal):
         return answer
 
 
-@wrong("ATM-5", "ATM-1")
+@wrong("ATM-5", "ATM-1", "CON-1", "FIN-2")
 class FinishesInTwoSteps(Journal):
     """The state first, then, after an await, the result."""
 
@@ -125,7 +125,7 @@ class FinishesInTwoSteps(Journal):
         self._store.runs[self._key(instance, run_id)].result = self._take_in(result, "result")
 
 
-@wrong("ATM-5", "ATM-1")
+@wrong("ATM-5", "ATM-1", "FEN-2", "APP-9")
 class MarksBeforeItAppends(Journal):
     """An append first sets the run to running, as if it had been taken up; a cancelled one leaves it so."""
 

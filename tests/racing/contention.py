@@ -77,7 +77,7 @@ class HashedByPython(HashedLock):
         return hash(key)
 
 
-@wrong("LEA-4", "FEN-6", "CON-1", "CON-2", "FEN-5")
+@wrong("LEA-4", "LEA-5", "FEN-6", "CON-1", "CON-2", "FEN-5")
 class CachedSequence(Journal):
     """Tokens come from a sequence with a cache: every session has a block of its own, and blocks do not grow in turn."""
 

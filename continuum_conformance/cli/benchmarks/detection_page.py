@@ -125,6 +125,8 @@ def _how(results: Results) -> list[str]:
         "- `check --first` is given nothing but the adapter (and `--failover` for what shows in one). Its time ends when the",
         "  finding is made small, replayed three",
         "  times and told. Its tries are schedules and injected faults, those of making it small apart.",
+        "- Found means a failing MUST: for what needs a race or a fault one that the adapter is declared to break, since what",
+        "  it is built on may have faults of its own; for what shows in a sequence any, since it has no other fault.",
         "- The alternatives are given the race in which the kit has found the fault, so that they need not look for the",
         "  scenario (all known ones in turn, where it was no race), and the kit's own judge of what was seen. Their time ends",
         "  at the first wrong history, so they are told most of what `check` has to find out. They inject no faults; what they",

@@ -203,7 +203,7 @@ class Bench:
         trial = Trial(
             method,
             adapter.target,
-            adapter.clauses,
+            () if adapter.shows_in == SEQUENCE else adapter.clauses,
             seed,
             self.budget,
             scenario,

@@ -42,7 +42,7 @@ class Trial:
     Attributes:
         method: one of `METHODS`.
         target: the wrong adapter.
-        clauses: those that it is declared to break.
+        clauses: those under which it must be found; any, where there are none.
         seed: of all choices.
         budget: seconds, at most; a check is not ended by it, but by the process that waits for it.
         scenario: the race to try and no other, as `Scenario.as_data` writes it.
@@ -138,7 +138,7 @@ def by_check(trial: Trial, found: Found) -> None:
                 or any(CLAUSES[clause].level == "MUST" for clause in violation.clauses)
             ):
                 _keep(found, violation)
-        if found.found and not set(found.clauses) & set(trial.clauses):
+        if trial.clauses and found.found and not set(found.clauses) & set(trial.clauses):
             found.found, found.said = False, f"another fault was found first: {found.said}"
         elif not found.found:
             found.said = "the plan came to its end"
