@@ -102,6 +102,7 @@ def detection(options: argparse.Namespace, console: Console) -> int:
             "--budget",
             f"{options.budget:g}",
             *(["--jobs", str(options.jobs)] if options.jobs > 1 else ()),
+            *(["--methods", ",".join(options.methods)] if len(options.methods) < len(METHODS) else ()),
         ]
     )
     try:

@@ -112,12 +112,13 @@ def _how(results: Results) -> list[str]:
     return [
         "## How it was measured",
         "",
+        "- The command measures what is not in `detection.json` yet; other methods may have been measured before.",
         f"- On {machine.get('platform', '?')} with {machine.get('processors', '?')} processors and"
         f" {machine.get('python', '?')}"
         + (f", frontrun {machine['frontrun']}" if "frontrun" in machine else "")
         + f". {_side_by_side(machine)} The load average of the last minute was {load} when a trial began.",
-        f"- Each trial has a process and a store of its own, and at most {_range(budgets)} seconds; what is not found by",
-        "  then counts as not found. Starting the process and the database server is not counted. *Seeds* says how many",
+        f"- Each trial has a process and a store of its own. An alternative has at most {_range(budgets)} seconds, and what it",
+        "  has not found by then counts as not found. Starting the process and the database server is not counted. *Seeds* says how many",
         "  times each adapter was tried; *within 5 s* and *within 60 s* go by the median of an adapter's seeds. An alternative",
         f"  that has found nothing with {HOPELESS} seeds is not tried with more.",
         "- All times are in seconds on the wall; *processor* is the median of the processor time of the trial's own process",
@@ -143,7 +144,7 @@ def _how(results: Results) -> list[str]:
 
 def _side_by_side(machine: Mapping[str, str]) -> str:
     jobs = int(machine.get("jobs", "1"))
-    return f"{jobs} trials ran side by side." if jobs > 1 else "The trials ran one after another."
+    return f"Up to {jobs} trials ran side by side." if jobs > 1 else "The trials ran one after another."
 
 
 def _slowest(adapters: Sequence[Wrong], results: Results) -> list[str]:
