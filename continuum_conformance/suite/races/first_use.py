@@ -181,7 +181,7 @@ def the_stores_first_use_by_several_at_once(
 
 def _between_processes(session: Session, rounds: int) -> Violation | None:
     """The same with a process for each. What only threads meet may be the harness's, which needs not bear them."""
-    for _ in range(rounds):
+    for _ in range(max(rounds, ROUNDS["quick"])):
         with empty_store(session) as subject:
             first = _FirstUse(session, subject, processes=True)
             found = first.at_once(WORKERS) or first.judged()
