@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import sqlite3
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the adapters are named as `tests.faulty...`
+
+from continuum_adapters.sqlite import SQLiteHarness
 
 from continuum_conformance.harness import Subject
 from continuum_conformance.harness.subject import PROBE
@@ -38,33 +43,32 @@ CHAPTERS = (
 )
 
 
-def _checked(target, clauses, *, first):
-    subject = Subject(target, limit=5)
+@contextmanager
+def _session(target, **limits):
+    subject = Subject(target, **limits)
     with Stores() as stores:
         stores.provide(subject)
         session = Session(subject)
         try:
-            profile = PROFILES[
-                "quick" if clauses == ("CON-1",) else "standard"
-            ]  # races are tried in test_racing
-            plan = Plan(profile, seed=1, only=clauses, first=first)
-            preflight(session)
-            results = run_check(session, plan)
-            judgements = {j.clause.id: j for j in judge(session, plan, results)}
-            return session, judgements
+            yield session
         finally:
             session.close_all()
+
+
+def _checked(target, clauses, *, first):
+    with _session(target, limit=5) as session:
+        # races are tried in test_racing
+        profile = PROFILES["quick" if clauses == ("CON-1",) else "standard"]
+        plan = Plan(profile, seed=1, only=clauses, first=first)
+        preflight(session)
+        results = run_check(session, plan)
+        judgements = {j.clause.id: j for j in judge(session, plan, results)}
+        return session, judgements
 
 
 def _shown_again(target, race):
-    subject = Subject(target, limit=5)
-    with Stores() as stores:
-        stores.provide(subject)
-        session = Session(subject)
-        try:
-            return show_again(session, race)
-        finally:
-            session.close_all()
+    with _session(target, limit=5) as session:
+        return show_again(session, race)
 
 
 @pytest.mark.parametrize(
@@ -109,20 +113,13 @@ TORN = "a_torn_log_loses_no_more_than_its_last_operation"
 )
 def test_a_log_is_torn_in_every_operation(adapter, wrong):
     module = "continuum_adapters.sqlite" if adapter == "SQLite" else "tests.faulty.files"
-    subject = Subject(f"{module}:{adapter}Harness")
-    test = next(test for test in registered() if test.name == TORN)
-    with Stores() as stores:
-        stores.provide(subject)
-        session = Session(subject)
-        try:
-            result = run_test(test, session, PROFILES["quick"], 0)
-        finally:
-            session.close_all()
+    with _session(f"{module}:{adapter}Harness") as session:
+        found = _tested(session, TORN).violation
     if wrong:
-        assert result.violation is not None
-        assert result.violation.message.startswith(f"{wrong}, its log torn")
+        assert found is not None
+        assert found.message.startswith(f"{wrong}, its log torn")
     else:
-        assert result.violation is None
+        assert found is None
         assert session.faults["logs torn"] >= 20
 
 
@@ -144,54 +141,36 @@ def test_the_story_of_a_full_disk_says_once_what_happened_often_and_how_many_eve
     assert [line for line in told if " load(" in line and line.endswith(" events]")], told
 
 
-def _tested(session, name, profile="quick"):
-    return run_test(next(t for t in registered() if t.name == name), session, PROFILES[profile], 0)
+def _tested(session, name):
+    return run_test(next(t for t in registered() if t.name == name), session, PROFILES["quick"], 0)
 
 
 FULL_DISK = "a_full_disk_loses_nothing"
 
 
 def test_a_disk_is_full_also_where_the_store_has_grown_before():
-    subject = Subject("continuum_adapters.sqlite:SQLiteHarness")
-    with Stores() as stores:
-        stores.provide(subject)
-        Path(subject.directory, "large").write_bytes(bytes(40_000_000))
-        session = Session(subject)
-        try:
-            assert _tested(session, FULL_DISK).violation is None
-        finally:
-            session.close_all()
+    with _session("continuum_adapters.sqlite:SQLiteHarness") as session:
+        Path(session.subject.directory, "large").write_bytes(bytes(40_000_000))
+        assert _tested(session, FULL_DISK).violation is None
     assert session.faults["disks filled"] == 2
 
 
 def test_a_store_that_a_full_disk_leaves_unreadable_is_a_finding_and_no_end_of_the_check():
-    subject = Subject("tests.faulty.files:WritesInPlaceHarness")
-    with Stores() as stores:
-        stores.provide(subject)
-        session = Session(subject)
-        try:
-            found = _tested(session, FULL_DISK).violation
-            assert session.handle("A").call(PROBE).ok  # the store under test is as it was
-        finally:
-            session.close_all()
+    with _session("tests.faulty.files:WritesInPlaceHarness") as session:
+        found = _tested(session, FULL_DISK).violation
+        assert session.handle("A").call(PROBE).ok  # the store under test is as it was
     assert found.clauses == ("ATM-1",)
     assert "cannot be opened: open() raised" in found.message
 
 
 def test_races_go_on_after_the_server_was_killed():
-    subject = Subject("tests.racing.postgres:ForUpdateHarness")
-    with Stores() as stores:
-        stores.provide(subject)
-        session = Session(subject)
-        try:
-            before = level_of(session)
-            assert _tested(session, "a_handle_works_again_after_a_restart").violation is None
-            assert session.faults["servers killed"] == 1
-            assert level_of(session).executor is not before.executor
-            assert _tested(session, "race_zombie_against_takeover").violation is None
-            assert session.race_levels == ["statements"]
-        finally:
-            session.close_all()
+    with _session("tests.racing.postgres:ForUpdateHarness") as session:
+        before = level_of(session)
+        assert _tested(session, "a_handle_works_again_after_a_restart").violation is None
+        assert session.faults["servers killed"] == 1
+        assert level_of(session).executor is not before.executor
+        assert _tested(session, "race_zombie_against_takeover").violation is None
+        assert session.race_levels == ["statements"]
 
 
 STOPPED = "a_process_that_was_stopped_does_no_harm"
@@ -201,13 +180,32 @@ STOPPED = "a_process_that_was_stopped_does_no_harm"
     ("adapter", "wrong"), [("contention:HashedByPython", True), ("postgres:AdvisoryLock", False)]
 )
 def test_a_lock_of_one_process_is_found_by_stopping_another_where_it_reaches_the_store(adapter, wrong):
-    subject = Subject(f"tests.racing.{adapter}Harness")
-    with Stores() as stores:
-        stores.provide(subject)
-        session = Session(subject)
-        try:
-            found = _tested(session, STOPPED).violation
-        finally:
-            session.close_all()
+    with _session(f"tests.racing.{adapter}Harness") as session:
+        found = _tested(session, STOPPED).violation
     assert (found is not None) == wrong
     assert session.faults["processes stopped within an operation"] >= (1 if wrong else 40)
+
+
+FIRST_USE = "the_stores_first_use_by_several_at_once"
+
+
+class SeldomBusyHarness(SQLiteHarness):
+    """Its store is busy at every fortieth opening, as SQLite is now and then when it switches to its log."""
+
+    openings = itertools.count(1)
+
+    def open(self):
+        if next(self.openings) % 40 == 0:
+            raise sqlite3.OperationalError("database is locked")
+        return super().open()
+
+
+def test_what_the_stores_first_use_shows_once_in_a_while_is_a_remark_and_no_finding():
+    with _session(f"{__name__}:SeldomBusyHarness") as session:
+        assert _tested(session, FIRST_USE).violation is None
+    assert [remark for remark in session.remarks if "came back too seldom" in remark]
+
+
+def test_what_the_stores_first_use_shows_again_and_again_is_a_finding():
+    with _session("tests.faulty.files:TablesIfThereIsNoFileHarness") as session:
+        assert _tested(session, FIRST_USE).violation.clauses == ("CON-1",)

@@ -40,7 +40,9 @@ def _median(trials: Sequence[Measured]) -> float:
 
 def page(adapters: Sequence[Wrong], results: Results, command: str) -> str:
     """The page, with the picture that stands beside it as ``detection.svg``."""
-    kinds = dict.fromkeys(adapter.shows_in for adapter in adapters)
+    kinds: dict[str, list[Wrong]] = {}
+    for adapter in adapters:
+        kinds.setdefault(adapter.shows_in, []).append(adapter)
     lines = [
         "# Time to detection",
         "",
@@ -53,21 +55,20 @@ def page(adapters: Sequence[Wrong], results: Results, command: str) -> str:
         "![The adapters found, by seconds](detection.svg)",
         "",
     ]
-    for kind in kinds:
-        lines += _summary([a for a in adapters if a.shows_in == kind], results, kind)
+    for kind, those in kinds.items():
+        lines += _summary(those, results, kind)
     lines += [*_how(results), *_slowest(adapters, results)]
-    for kind in kinds:
-        methods = _methods([a for a in adapters if a.shows_in == kind], results)
+    for kind, those in kinds.items():
+        methods = _methods(those, results)
         lines += [
             f"## Those that need {kind}",
             "",
             f"| adapter | {' | '.join(LABELS[m] for m in methods)} |",
             f"| --- {'| --- ' * len(methods)}|",
         ]
-        for adapter in adapters:
-            if adapter.shows_in == kind:
-                cells = [_cell(results.of(adapter.target, method)) for method in methods]
-                lines.append(f"| {adapter.name} | {' | '.join(cells)} |")
+        for adapter in those:
+            cells = [_cell(results.of(adapter.target, method)) for method in methods]
+            lines.append(f"| {adapter.name} | {' | '.join(cells)} |")
         lines += [
             "",
             "Each cell: the median of the seconds, the worst, and in brackets the median number of tries; where some",
@@ -117,15 +118,15 @@ def _how(results: Results) -> list[str]:
         f" {machine.get('python', '?')}"
         + (f", frontrun {machine['frontrun']}" if "frontrun" in machine else "")
         + f". {_side_by_side(machine)} The load average of the last minute was {load} when a trial began.",
-        f"- Each trial has a process and a store of its own. An alternative has at most {_range(budgets)} seconds, and what it",
-        "  has not found by then counts as not found. Starting the process and the database server is not counted. *Seeds* says how many",
-        "  times each adapter was tried; *within 5 s* and *within 60 s* go by the median of an adapter's seeds. An alternative",
-        f"  that has found nothing with {HOPELESS} seeds is not tried with more.",
+        f"- Each trial has a process and a store of its own. An alternative has at most {_range(budgets)} seconds, and what",
+        "  it has not found by then counts as not found. Starting the process and the database server is not counted.",
+        "  *Seeds* says how many times each adapter was tried; *within 5 s* and *within 60 s* go by the median of an",
+        f"  adapter's seeds. An alternative that has found nothing with {HOPELESS} seeds is not tried with more.",
         "- All times are in seconds on the wall; *processor* is the median of the processor time of the trial's own process",
         "  in seconds, which depends less on what else the machine does.",
-        "- `check --first` is given nothing but the adapter (and `--failover` for what shows in one). Its time ends when the",
-        "  finding is made small, replayed three",
-        "  times and told. Its tries are schedules and injected faults, those of making it small apart.",
+        "- `check --first` is given nothing but the adapter (and `--failover` for what shows in one). Its time ends when",
+        "  the finding is made small, replayed three times and told. Its tries are schedules and injected faults, those of",
+        "  making it small apart.",
         "- Found means a failing MUST: for what needs a race or a fault one that the adapter is declared to break, since what",
         "  it is built on may have faults of its own; for what shows in a sequence any, since it has no other fault.",
         "- The alternatives are given the race in which the kit has found the fault, so that they need not look for the",

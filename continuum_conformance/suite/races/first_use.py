@@ -32,6 +32,14 @@ LATER = WORKERS[3:]
 ROUNDS = {"quick": 20, "standard": 60, "thorough": 400}
 """Of a store in a directory; a tenth of them over a server, where an empty store costs more."""
 
+AGAIN = 10
+"""What is told must come back so many times before as many rounds have gone well.
+
+Nobody is held, so that a fault shows by chance; one that shows seldom would fail one check and pass the next. Measured:
+tables that are made without a lock fail in 84 to 100 of 100 rounds, SQLite's switch to its write-ahead log, for which
+its busy time-out does not wait, in 1 to 4.
+"""
+
 
 def _alone(session: Session) -> str:
     """Why there are not several that could use a store first."""
@@ -166,26 +174,46 @@ def the_stores_first_use_by_several_at_once(
             ] += 1
             return
     rounds = ROUNDS[profile.name] // (10 if "postgres" in session.subject.needs else 1)
+    processes = isinstance(session.subject.harness, ProgramHarness)
     for _ in range(rounds):
         search.result.examples += 1
-        with empty_store(session) as subject:
-            first = _FirstUse(session, subject)
-            found = first.at_once(WORKERS) or first.judged()
+        found = _round(session)
         if found is None:
             continue
-        processes = isinstance(session.subject.harness, ProgramHarness)
-        search.result.violation = first.violation(found) if processes else _between_processes(session, rounds)
         search.result.exact = False
+        if not _comes_back(session):
+            session.remarks["what was seen at the store's first use came back too seldom to be judged"] += 1
+        elif processes:
+            search.result.violation = found
+        else:
+            search.result.violation = _between_processes(session, rounds)
         return
+
+
+def _round(session: Session, *, processes: bool = False) -> Violation | None:
+    """The store's first use by all workers, once."""
+    with empty_store(session) as subject:
+        first = _FirstUse(session, subject, processes=processes)
+        found = first.at_once(WORKERS) or first.judged()
+    return None if found is None else first.violation(found)
+
+
+def _comes_back(session: Session) -> bool:
+    """Whether it goes wrong `AGAIN` times before it goes well as often."""
+    wrong = well = 0
+    while max(wrong, well) < AGAIN:
+        if _round(session) is None:
+            well += 1
+        else:
+            wrong += 1
+    return wrong == AGAIN
 
 
 def _between_processes(session: Session, rounds: int) -> Violation | None:
     """The same with a process for each. What only threads meet may be the harness's, which needs not bear them."""
     for _ in range(max(rounds, ROUNDS["quick"])):
-        with empty_store(session) as subject:
-            first = _FirstUse(session, subject, processes=True)
-            found = first.at_once(WORKERS) or first.judged()
-            if found is not None:
-                return first.violation(found)
+        found = _round(session, processes=True)
+        if found is not None:
+            return found
     session.remarks["what threads met at the store's first use did not show between processes"] += 1
     return None
