@@ -6,7 +6,7 @@ plan that names it was finished without one; what did not finish is never a pass
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -30,7 +30,7 @@ from continuum_conformance.suite.lab import Lab, Session
 from continuum_conformance.suite.races import chapter as races
 from continuum_conformance.suite.races import first_use
 from continuum_conformance.suite.races.levels import level_of
-from continuum_conformance.suite.races.scouting import scout
+from continuum_conformance.suite.races.scouting import LOOKS, scout
 from continuum_conformance.suite.replay import minimise
 from continuum_conformance.suite.testing import (
     PROFILES,
@@ -197,7 +197,7 @@ def run_check(
     results = [] if results is None else results
     if plan.first and plan.only is None:
         progress(0, len(tests), "CON-1")
-        found = _scouted(session, tests, plan)
+        found = next(filter(_fails, _likeliest(session, tests, plan)), None)
         if found is not None:
             results.append(found)
             return results
@@ -213,46 +213,76 @@ def run_check(
     return results
 
 
-def _scouted(session: Session, tests: list[SuiteTest], plan: Plan) -> Result | None:
-    """A first look for a MUST that fails in a race or under a fault, before what takes longer; None when there is none.
+def _likeliest(session: Session, tests: list[SuiteTest], plan: Plan) -> Iterator[Result]:
+    """What finds most for its time, before what takes longer: races in two looks, calls in sequence, faults.
 
-    An adapter that is wrong in a plain sequence is left to the tests of sequences, which say more of it.
+    Where each run of a race is costly, the faults come before them. What a plain sequence of calls shows too is left
+    to the tests of sequences, which say more of it.
     """
     quick = replace(plan, profile=PROFILES["quick"])
-    smoke = [test for test in registered() if test.body is machine.program]
-    found = None
-    with suppress(Violation):  # in a set-up: the tests that come next say what is wrong
-        found = scout(session, tests, plan.seed)
-    if found is not None and found.violation is not None:
-        if found.violation.hang:
-            return found if _fails(found) else None  # the store may be stuck, and no other test have a chance
-        near = set(found.violation.clauses)
-        smoke = [*smoke, *(t for t in tests if not t.program and not t.whole and near & set(t.clauses))]
-    if any(run_test(test, session, quick.profile, plan.seed).violation is not None for test in smoke):
-        return None
-    if found is not None:
-        return found if _fails(found) else None
-    likely = [test for test in tests if FAULTS in test.body.__module__ or test.name in EARLY]
-    likely.sort(key=lambda test: EARLY.index(test.name) if test.name in EARLY else len(EARLY))
-    if level_of(
-        session
-    ).costly:  # few schedules could be tried, and under none of them may contention be judged
-        likely = [*(test for test in tests if test.name == FREE), *likely]
-    for test in likely:
-        result = judge_test(test, session, quick)
-        if _fails(result):
-            return result
-    return None
+    glance = replace(quick.profile, shrinks=0)
+    early, late = _faults(tests)
+    parts: list[Sequence[SuiteTest] | int] = [0, early, 1, late]
+    if level_of(session).costly:
+        parts = [early, 0, late]
+    untried = [test for test in registered() if test.body is machine.program]
+    for part in parts:
+        found, plain = None, untried
+        if isinstance(part, int):
+            with suppress(Violation):  # in a set-up: the tests that come next say what is wrong
+                found = scout(session, tests, plan.seed, part)
+            if found is None or found.violation is None:
+                continue
+            # after a hang the store may be stuck, and no other test have a chance
+            plain = [] if found.violation.hang else [*untried, *_about(found.violation, tests)]
+        for test in plain:
+            met = run_test(test, session, glance, plan.seed).violation
+            if met is not None:
+                yield from (judge_test(each, session, quick) for each in (*_about(met, tests), test))
+                return
+        if found is not None:
+            yield found
+            return
+        untried = []
+        if not isinstance(part, int):
+            yield from (judge_test(test, session, quick) for test in part)
+
+
+def _about(found: Violation, tests: list[SuiteTest]) -> list[SuiteTest]:
+    """The tests of sequences that are about what was found, the closest first."""
+    about = [t for t in tests if not t.program and not t.whole and set(found.clauses) & set(t.clauses)]
+    return sorted(about, key=lambda test: test.clauses[0] != found.clauses[0])
+
+
+def _faults(tests: list[SuiteTest]) -> tuple[list[SuiteTest], list[SuiteTest]]:
+    """The tests of faults and of several processes: those of `EARLY`, and the others."""
+    early = sorted((test for test in tests if test.name in EARLY), key=lambda test: EARLY.index(test.name))
+    return early, [test for test in tests if FAULTS in test.body.__module__ and test not in early]
 
 
 FAULTS = "suite.faults"
-EARLY = (
-    faults.an_operation_whose_connection_dies_is_whole_or_not_at_all.__name__,
-    zombies.a_process_that_was_stopped_does_no_harm.__name__,
-    first_use.the_stores_first_use_by_several_at_once.__name__,
+EARLY = tuple(
+    body.__name__
+    for body in (
+        clocks.a_clock_that_jumps_under_a_lease_changes_nothing,
+        clocks.what_is_takeable_stays_so_whatever_a_clock_does,
+        faults.leases_and_tokens_outlive_their_client,
+        zombies.a_process_that_lost_its_lease_is_fenced_out,
+        ending.a_cancelled_call_is_whole_or_not_at_all,
+        torn.a_torn_log_loses_no_more_than_its_last_operation,
+        full.a_full_server_loses_nothing,
+        exhausting.a_full_disk_loses_nothing,
+        faults.an_operation_whose_connection_dies_is_whole_or_not_at_all,
+        waiting.a_lease_that_waited_for_a_foreign_lock_gets_its_whole_ttl,
+        clocks.a_client_whose_clock_is_off_changes_nothing,
+        first_use.the_stores_first_use_by_several_at_once,
+        faults.what_was_acknowledged_outlives_the_server,
+        exhausting.many_threads_share_one_handle,
+        races.free_threads_never_meet_contention,
+        zombies.a_process_that_was_stopped_does_no_harm,
+    )
 )
-"""What finds most for its time, of the faults and of what takes several processes."""
-FREE = races.free_threads_never_meet_contention.__name__
+"""Those that find most for their time, in that order, as measured over tests/faulty and tests/racing."""
 
 
 def judge_test(test: SuiteTest, session: Session, plan: Plan) -> Result:

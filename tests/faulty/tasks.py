@@ -115,7 +115,7 @@ class GoesOnAllTheSame(Journal):
         return answer
 
 
-@wrong("ATM-5", "ATM-1")
+@wrong("ATM-5", "ATM-1", "CON-1", "FIN-2")
 class FinishesInTwoSteps(Journal):
     """The state first, then, after an await, the result."""
 

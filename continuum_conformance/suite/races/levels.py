@@ -161,10 +161,11 @@ def _finest(session: Session) -> Level:
         level = _gated(session, session.subject.dsn)
         if level is not None:
             return level
+    journal = session.handle("A").journal  # which tells whether the adapter is async
     if session.subject.is_async:
         return _tasks(session)
     external = _external(session)
-    files = own_files(session.handle("A").journal, session.subject.harness)
+    files = own_files(journal, session.subject.harness)
     if not files:
         return Level("threads", FreeThreads(), "the adapter has no Python source of its own")
     executor = LineExecutor(lambda name: name in files, "lines" if external else "instructions")

@@ -13,7 +13,7 @@ from continuum_conformance.suite.races.levels import Budget, level_of
 from continuum_conformance.suite.races.scenarios import CLASSICS, usable
 from continuum_conformance.suite.testing import Result, SuiteTest
 
-__all__ = ["scout"]
+__all__ = ["LOOKS", "scout"]
 
 LOOKS = (8, 40)
 """Schedules of each scenario in a first look at all of them, and in a second; where each run is costly there is no second.
@@ -22,13 +22,14 @@ Most races show within a scenario's first few schedules, so that the right scena
 """
 
 
-def scout(session: Session, tests: list[SuiteTest], seed: int) -> Result | None:
+def scout(session: Session, tests: list[SuiteTest], seed: int, look: int) -> Result | None:
     """Try a few schedules of each known scenario; gives the result of the first test that fails.
 
     Args:
         session: the adapter, after preflight.
         tests: the tests of the plan; scenarios of no others are tried.
         seed: of the plan.
+        look: which of `LOOKS`.
 
     Raises:
         Violation: when a situation cannot even be arranged.
@@ -36,19 +37,18 @@ def scout(session: Session, tests: list[SuiteTest], seed: int) -> Result | None:
     """
     by_name = {test.name: test for test in tests}
     level = level_of(session)
-    if level.name == "threads":
+    if level.name == "threads" or (level.costly and look > 0):
         return None
-    for limit in LOOKS[:1] if level.costly else LOOKS:
-        for scenario in CLASSICS:
-            test = by_name.get(test_name(scenario))
-            if test is None or not usable(scenario, session.capabilities, session.subject.reach):
-                continue
-            if scenario.one_handle and level.name == "statements":
-                continue  # who waits in its client is waited for
-            found = explore(session, scenario, level.executor, Budget(limit), seed=seed)
-            if found.violation is None:
-                continue
-            if not (found.violation.race or {}).get("preemptions"):
-                return None
-            return Result(test, violation=found.violation, exact=found.exact, examples=found.runs)
+    for scenario in CLASSICS:
+        test = by_name.get(test_name(scenario))
+        if test is None or not usable(scenario, session.capabilities, session.subject.reach):
+            continue
+        if scenario.one_handle and level.name == "statements":
+            continue  # who waits in its client is waited for
+        found = explore(session, scenario, level.executor, Budget(LOOKS[look]), seed=seed)
+        if found.violation is None:
+            continue
+        if not (found.violation.race or {}).get("preemptions"):
+            return None
+        return Result(test, violation=found.violation, exact=found.exact, examples=found.runs)
     return None
