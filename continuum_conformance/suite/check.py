@@ -30,7 +30,7 @@ from continuum_conformance.suite.lab import Lab, Session
 from continuum_conformance.suite.races import chapter as races
 from continuum_conformance.suite.races import first_use
 from continuum_conformance.suite.races.levels import level_of
-from continuum_conformance.suite.races.scouting import LOOKS, scout
+from continuum_conformance.suite.races.scouting import scout
 from continuum_conformance.suite.replay import minimise
 from continuum_conformance.suite.testing import (
     PROFILES,
@@ -269,6 +269,7 @@ EARLY = tuple(
         faults.leases_and_tokens_outlive_their_client,
         zombies.a_process_that_lost_its_lease_is_fenced_out,
         ending.a_cancelled_call_is_whole_or_not_at_all,
+        faults.what_was_acknowledged_outlives_its_client,
         torn.a_torn_log_loses_no_more_than_its_last_operation,
         full.a_full_server_loses_nothing,
         exhausting.a_full_disk_loses_nothing,
