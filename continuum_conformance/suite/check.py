@@ -214,17 +214,24 @@ def run_check(
 
 
 def _likeliest(session: Session, tests: list[SuiteTest], plan: Plan) -> Iterator[Result]:
-    """What finds most for its time, before what takes longer: races in two looks, calls in sequence, faults.
+    """What finds most for its time, before what takes longer: races in two looks, faults, calls in sequence.
 
-    Where each run of a race is costly, the faults come before them. What a plain sequence of calls shows too is left
-    to the tests of sequences, which say more of it.
+    Where each run of a race is costly, all else comes before them; where each call is (a server's), the calls in
+    sequence come last, as they do in the plan. What a plain sequence of calls shows too is left to the tests of
+    sequences, which say more of it.
     """
     quick = replace(plan, profile=PROFILES["quick"])
     glance = replace(quick.profile, shrinks=0)
-    early, late = _faults(tests)
-    parts: list[Sequence[SuiteTest] | int] = [0, early, 1, late]
-    if level_of(session).costly:
-        parts = [early, 0, late]
+    several = [test for test in tests if FAULTS in test.body.__module__ or test.name in EARLY]
+    early = sorted((test for test in several if test.name in EARLY), key=lambda test: EARLY.index(test.name))
+    late = [test for test in several if test not in early]
+    calls = [test for test in tests if not test.program and test not in several]
+    level = level_of(session)
+    parts: list[Sequence[SuiteTest] | int] = [0, early, calls, 1, late]
+    if level.costly:
+        parts = [early, calls, 0, late]
+    elif level.name == "statements":
+        parts = [0, early, 1, late]
     untried = [test for test in registered() if test.body is machine.program]
     for part in parts:
         found, plain = None, untried
@@ -252,12 +259,6 @@ def _about(found: Violation, tests: list[SuiteTest]) -> list[SuiteTest]:
     """The tests of sequences that are about what was found, the closest first."""
     about = [t for t in tests if not t.program and not t.whole and set(found.clauses) & set(t.clauses)]
     return sorted(about, key=lambda test: test.clauses[0] != found.clauses[0])
-
-
-def _faults(tests: list[SuiteTest]) -> tuple[list[SuiteTest], list[SuiteTest]]:
-    """The tests of faults and of several processes: those of `EARLY`, and the others."""
-    early = sorted((test for test in tests if test.name in EARLY), key=lambda test: EARLY.index(test.name))
-    return early, [test for test in tests if FAULTS in test.body.__module__ and test not in early]
 
 
 FAULTS = "suite.faults"

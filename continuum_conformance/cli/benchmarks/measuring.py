@@ -203,11 +203,12 @@ class Bench:
         trial = Trial(
             method,
             adapter.target,
-            () if adapter.shows_in == SEQUENCE else adapter.clauses,
+            adapter.clauses,
             seed,
             self.budget,
             scenario,
             dsn,
+            any_must=adapter.shows_in == SEQUENCE,
             failover=adapter.shows_in == FAILOVER,
         )
         return Measured(adapter.target, method, seed, self.budget, carried_out(trial, self._ended), load)

@@ -42,10 +42,11 @@ class Trial:
     Attributes:
         method: one of `METHODS`.
         target: the wrong adapter.
-        clauses: those under which it must be found; any, where there are none.
+        clauses: those that it is declared to break.
         seed: of all choices.
         budget: seconds, at most; a check is not ended by it, but by the process that waits for it.
         scenario: the race to try and no other, as `Scenario.as_data` writes it.
+        any_must: whether a find under any other MUST counts as well.
         failover: whether the check has two servers to lose one of.
         dsn: an empty database, where the adapter needs one; by default of a server that is started for the trial.
     """
@@ -57,6 +58,7 @@ class Trial:
     budget: float
     scenario: Mapping[str, Any] | None = None
     dsn: str | None = None
+    any_must: bool = False
     failover: bool = False
 
 
@@ -138,7 +140,7 @@ def by_check(trial: Trial, found: Found) -> None:
                 or any(CLAUSES[clause].level == "MUST" for clause in violation.clauses)
             ):
                 _keep(found, violation)
-        if trial.clauses and found.found and not set(found.clauses) & set(trial.clauses):
+        if found.found and not trial.any_must and not set(found.clauses) & set(trial.clauses):
             found.found, found.said = False, f"another fault was found first: {found.said}"
         elif not found.found:
             found.said = "the plan came to its end"
