@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import math
 import threading
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta, timezone
@@ -22,6 +26,7 @@ __all__ = [
     "BAD_SEQS",
     "BAD_TOKENS",
     "BAD_TTLS",
+    "COLUMNS",
     "FALSY",
     "LOOKALIKES",
     "RICH",
@@ -136,7 +141,13 @@ LOOKALIKES: tuple[Any, ...] = (
     "2026-01-02T03:04:05+00:00",
     "2026-01-02T03:04:05",
     "2026-01-02",
+    "2026-01-02T03:04:05.678Z",
     "12345678-1234-5678-1234-567812345678",
+    "12345678-1234-5678-1234-56781234ABCD",
+    {"a.b": 1, "$c": 2},
+    {"a\uff0eb": 1, "\uff04c": 2},
+    {"a%2Eb": 1, "a\\u002eb": 2, "a~1b": 3, "a&#46;b": 4},
+    "\ufefftext",
     "Decimal('1.5')",
     "(1, 2)",
     "NaN",
@@ -149,6 +160,10 @@ LOOKALIKES: tuple[Any, ...] = (
     "1.0",
     b"null",
     b"\x80\x04N.",
+    gzip.compress(b"[1, 2]", mtime=0),
+    zlib.compress(b"[1, 2]"),
+    bz2.compress(b"[1, 2]"),
+    lzma.compress(b"[1, 2]"),
     "\\u0000",
     "\\x00",
     "%s",
@@ -158,6 +173,18 @@ LOOKALIKES: tuple[Any, ...] = (
     "__null__",
 )
 """Ordinary terms that look like somebody's encoding of another (TRM-1)."""
+
+COLUMNS = (
+    "id", "_id", "event_id", "uuid", "key", "k", "seq_no", "sequence", "position", "offset", "index", "n",
+    "instance", "instance_name", "run", "run_id", "workflow", "tenant", "namespace", "partition", "shard",
+    "kind", "name", "event", "event_type", "typ", "t", "tag", "payload", "data", "body", "value", "v", "event_data",
+    "meta", "metadata", "headers", "_meta", "__meta__", "version", "_v", "__v", "version_hash", "schema", "encoding",
+    "codec", "at", "_at", "ts", "_ts", "time", "timestamp", "inserted_at", "created_at", "updated_at", "recorded_at",
+    "written_at", "taken_at", "expires", "expires_at", "ttl", "token", "_token", "lease", "lease_token", "owner",
+    "state", "status", "result", "error", "input", "through_seq", "steps", "snapshot", "length", "size", "checksum",
+    "hash", "crc", "rowid", "ctid", "xmin", "deleted", "class", "self", "Type", "TYPE", "type_", "Seq", "SEQ", "seq_",
+)  # fmt: skip
+"""Keys that an event of the caller's may have, and an adapter's own record of it has."""
 
 
 class Colour(Enum):

@@ -6,7 +6,13 @@ from collections.abc import Mapping
 
 from continuum_adapters.in_memory import InMemoryJournal, RunRecord
 
-from continuum_conformance.contract import RunNotActive, RunNotFound, RunState, SequenceConflict
+from continuum_conformance.contract import (
+    JournalError,
+    RunNotActive,
+    RunNotFound,
+    RunState,
+    SequenceConflict,
+)
 from continuum_conformance.contract.arguments import check_event, check_token
 from continuum_conformance.contract.terms import copy_term
 
@@ -354,3 +360,32 @@ class WriteBehind(InMemoryJournal):
         super().append(instance, run_id, event, lease_token)
         run = self._store.runs[instance.name, run_id]
         self._buffer.append((run, run.events.pop()))
+
+
+@wrong("APP-1", message=r"the history has fewer events than it must")
+class DropsWhatHasItsId(InMemoryJournal):
+    """An event whose id the history has already is taken for a redelivery."""
+
+    def append(self, instance, run_id, event, lease_token):
+        run = self._store.runs.get(self._key(instance, run_id))
+        if run is not None and isinstance(event, dict) and event.get("event_id") is not None:
+            known = any(each.get("event_id") == event["event_id"] for each in run.events)
+            if known and run.token == lease_token and not run.state.terminal and event.get("seq") is None:
+                return
+        super().append(instance, run_id, event, lease_token)
+
+
+@wrong("APP-9", message=r"the history differs")
+class RefusalsTakeTheirPayload(InMemoryJournal):
+    """Large payloads are stored once, by their content; a refused append deletes its own, which an earlier event shares."""
+
+    def append(self, instance, run_id, event, lease_token):
+        try:
+            super().append(instance, run_id, event, lease_token)
+        except JournalError:
+            run = self._store.runs.get(self._key(instance, run_id))
+            for stored in run.events if run is not None and isinstance(event, dict) else ():
+                shared = stored.get("payload")
+                if type(shared) is str and len(shared) > 1024 and shared == event.get("payload"):
+                    stored["payload"] = None
+            raise

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 from continuum_adapters.in_memory import TAKEABLE, InMemoryJournal, RunRecord
 
-from continuum_conformance.contract import LeaseHeld, LeaseLost, LeaseMismatch, RunNotActive, RunNotFound
+from continuum_conformance.contract import (
+    JournalError,
+    LeaseHeld,
+    LeaseLost,
+    LeaseMismatch,
+    RunNotActive,
+    RunNotFound,
+)
 from continuum_conformance.contract.arguments import check_lease, check_name, check_ttl
 from continuum_conformance.contract.records import Lease
 
@@ -372,3 +380,19 @@ class WholeSeconds(InMemoryJournal):
 
     def acquire(self, instance, run_id, owner, ttl):
         return super().acquire(instance, run_id, owner, int(check_ttl(ttl)))
+
+
+@wrong("LEA-2", message=r"acquire was accepted, though LeaseHeld was due")
+class CloseReleasesItsLeases(InMemoryJournal):
+    """A graceful shutdown: a handle that is closed gives back the leases that it was granted."""
+
+    def acquire(self, instance, run_id, owner, ttl):
+        lease = super().acquire(instance, run_id, owner, ttl)
+        self.__dict__.setdefault("_granted", []).append((instance, lease))
+        return lease
+
+    def close(self):
+        for instance, lease in self.__dict__.pop("_granted", ()):
+            with contextlib.suppress(JournalError):
+                self.release(instance, lease)
+        super().close()

@@ -352,3 +352,67 @@ class MalformedSnapshotIsAConflict(_LooseSnapshot):
 
     def _loosened(self, snapshot):
         return snapshot
+
+
+class _Kept(InMemoryJournal):
+    """What a snapshot is after it was stored."""
+
+    def _kept(self, snapshot):
+        raise NotImplementedError
+
+    def take_snapshot(self, instance, snapshot):
+        checked = check_snapshot(snapshot)
+        super().take_snapshot(instance, checked)
+        with self._store.lock:
+            taken = self._store.runs[instance.name, checked.run_id].snapshots
+            taken[checked.through_seq] = self._kept(taken[checked.through_seq])
+
+
+@wrong("SNP-8", message=r"the snapshot .*version_hash")
+class EmptyHashIsNone(_Kept):
+    """`version_hash or None` goes into the column."""
+
+    def _kept(self, snapshot):
+        return replace(snapshot, version_hash=snapshot.version_hash or None)
+
+
+@wrong("SNP-8", message=r"the snapshot .*steps_by_seq")
+class StepKeysOf32Bits(_Kept):
+    """The steps' keys are in a column of four bytes, and wrap."""
+
+    def _kept(self, snapshot):
+        steps = {(key + 2**31) % 2**32 - 2**31: value for key, value in snapshot.steps_by_seq.items()}
+        return replace(snapshot, steps_by_seq=steps)
+
+
+@wrong("SNP-8", message=r"the snapshot .*steps_by_seq")
+class StepsAreAList(_Kept):
+    """A key below nought is no place in it."""
+
+    def _kept(self, snapshot):
+        return replace(
+            snapshot, steps_by_seq={key: value for key, value in snapshot.steps_by_seq.items() if key >= 0}
+        )
+
+
+@wrong("SNP-8", message=r"the snapshot .*taken_at")
+class TakenAtIsUnsigned(_Kept):
+    """Microseconds since 1970 in an unsigned column, which takes what is before for nought."""
+
+    def _kept(self, snapshot):
+        return replace(snapshot, taken_at=max(snapshot.taken_at, datetime(1970, 1, 1, tzinfo=UTC)))
+
+
+@wrong(
+    "SNP-5",
+    message=r"take_snapshot was accepted, though SnapshotConflict was due",
+)
+class KeepsTwentySnapshots(InMemoryJournal):
+    """Old snapshots are thrown away, and one for the same seq is new again."""
+
+    def take_snapshot(self, instance, snapshot):
+        super().take_snapshot(instance, snapshot)
+        with self._store.lock:
+            taken = self._store.runs[instance.name, snapshot.run_id].snapshots
+            for through in sorted(taken)[:-20]:
+                del taken[through]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import pickle
+import re
 import unicodedata
 from collections import OrderedDict
 from datetime import UTC, date, datetime, time, timedelta
@@ -13,7 +15,7 @@ from uuid import UUID
 
 from continuum_adapters.in_memory import InMemoryJournal
 
-from continuum_conformance.contract import NotDurable, Snapshot
+from continuum_conformance.contract import JournalUnavailable, NotDurable, Snapshot
 from continuum_conformance.contract.arguments import check_event, check_snapshot
 from continuum_conformance.contract.terms import copy_term
 
@@ -512,3 +514,58 @@ class Evaluated(InMemoryJournal):
             except Exception:
                 json.dumps(run.text)
         return super().get_run(instance, run_id)
+
+
+class _ReadAs(InMemoryJournal):
+    """What its reader makes of text, bytes and dicts."""
+
+    def _read(self, term):
+        raise NotImplementedError
+
+    def _give_out(self, term):
+        return self._walked(super()._give_out(term))
+
+    def _walked(self, term):
+        if type(term) is list:
+            return [self._walked(item) for item in term]
+        if type(term) is dict:
+            return self._read({key: self._walked(value) for key, value in term.items()})
+        return self._read(term)
+
+
+@wrong("TRM-1", message=r"b'\\x1f\\x8b")
+class UnpacksWhatLooksPacked(_ReadAs):
+    """Large payloads are packed with gzip, and known by its first two bytes: the caller's own files come back unpacked."""
+
+    def _read(self, term):
+        packed = type(term) is bytes and term[:2] == b"\x1f\x8b"
+        return gzip.decompress(term) if packed else term
+
+
+@wrong("TRM-1", message=r"2026-01-02T03:04:05\.678Z")
+class DatesOfJavaScript(_ReadAs):
+    """A reviver makes a date of what toISOString() writes."""
+
+    def _read(self, term):
+        found = type(term) is str and re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", term)
+        return datetime.fromisoformat(term) if found else term
+
+
+@wrong("TRM-1", message=r"uff0e|\uff0e")
+class KeysWithoutDots(_ReadAs):
+    """The store takes no dot in a key, so a full-width one is written, and a dot is made of each when it is read."""
+
+    def _read(self, term):
+        if type(term) is not dict:
+            return term
+        return {key.replace("\uff0e", ".") if type(key) is str else key: value for key, value in term.items()}
+
+
+@wrong("TRM-1", message=r"append should have answered None, but raised JournalUnavailable")
+class NotifiesWithTheType(InMemoryJournal):
+    """Every append sends a notification with the event's type, and those take 8,000 bytes at most."""
+
+    def append(self, instance, run_id, event, lease_token):
+        if isinstance(event, dict) and isinstance(event.get("type"), str) and len(event["type"]) >= 8000:
+            raise JournalUnavailable("payload string too long")
+        super().append(instance, run_id, event, lease_token)

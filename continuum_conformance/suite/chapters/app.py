@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from continuum_conformance.contract.records import RunState
-from continuum_conformance.suite.data import BAD_EVENTS, BAD_SEQS, events
+from continuum_conformance.suite.data import BAD_EVENTS, BAD_SEQS, COLUMNS, events
 from continuum_conformance.suite.lab import HOUR, Lab, RunUnderTest
 from continuum_conformance.suite.situations import ACTIVE, TERMINAL, each, lease_kinds
 from continuum_conformance.suite.testing import checks
@@ -157,6 +157,16 @@ def _reject(run: RunUnderTest, how: str) -> None:
         run.append({"type": "late"}, "7")
 
 
+@checks("APP-1", cases=each(value=(0, "6f1c")))
+def an_event_that_is_there_already_is_appended_once_more(lab: Lab, value: Any) -> None:
+    """Whatever its keys: an id within an event is the caller's, and tells a journal nothing."""
+    run = lab.started()
+    for key in COLUMNS:
+        run.append({"type": "step", key: value})
+        run.append({"type": "step", key: value})
+    run.look()
+
+
 @checks(
     "APP-9",
     cases=each(
@@ -172,6 +182,22 @@ def a_rejected_append_leaves_no_trace(lab: Lab, how: str, lease: str | None, tim
     run.look()
     run.append({"type": "next"}, run.token)
     run.append({"type": "next", "seq": 3}, run.token)
+    run.look()
+
+
+@checks("APP-9", "APP-1", cases=each(size=(0, 2_000, 100_000)))
+def a_rejected_append_harms_no_event_that_is_like_it(lab: Lab, size: int) -> None:
+    """Where payloads are stored once for all that are equal, a refused one may not take another's with it."""
+    event = {"type": "step", "payload": "x" * size}
+    run = lab.started()
+    run.append(event)
+    for refused in ({**event, "seq": 0}, {**event, "seq": 2}):
+        run.append(refused)
+    run.append(event, 7)
+    run.look()
+    run.append(event)
+    run.complete("done")
+    run.append(event)
     run.look()
 
 

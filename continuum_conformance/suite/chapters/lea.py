@@ -177,6 +177,19 @@ def tokens_grow_over_a_new_handle(lab: Lab, worker: str) -> None:
     run.look()
 
 
+@checks("LEA-2", whole=True)
+def closing_a_handle_ends_no_lease(lab: Lab) -> None:
+    """A lease is its token, which another process may have by now, and not the handle that asked for it."""
+    if lab.session.single_handle:
+        return
+    run = lab.started()
+    run.acquire("alice", on="B")
+    lab.session.close("B")
+    run.acquire("bob")
+    run.append(token=run.token)
+    run.look()
+
+
 def _impostors(run: RunUnderTest, old: Lease) -> list[tuple[str, Lease]]:
     held = run.lease
     return [

@@ -13,7 +13,7 @@ from continuum_conformance.suite.lab import Lab
 from continuum_conformance.suite.situations import ACTIVE, TERMINAL, each, lease_kinds
 from continuum_conformance.suite.testing import checks
 
-LATER = 12
+LATER = 30
 """Snapshots: more than are kept where old ones are thrown away."""
 NOON = datetime(2026, 6, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -172,10 +172,28 @@ def a_snapshot_reads_back_equal(
     run.look()
 
 
-@checks("SNP-8", cases=each(version_hash=(b"\x00", b"\xff\xfe", b"abc", bytes(range(256)))))
+@checks("SNP-8", cases=each(version_hash=(b"", b"\x00", b"\xff\xfe", b"abc", bytes(range(256)))))
 def the_version_hash_is_bytes(lab: Lab, version_hash: bytes) -> None:
     run = lab.started(events=11)
     run.snapshot(10, {0: "zero", 10: "ten", 2: "two"}, version_hash=version_hash)
+    run.look()
+
+
+FAR_KEYS = (0, -1, -(2**31), 2**31, 2**53 + 1, 2**62)
+"""Step keys beyond a column's or a float's width, and below nought."""
+FAR_TIMES = tuple(
+    datetime(*date, 23, 59, 59, 999999, tzinfo=UTC)
+    for date in ((1901, 1, 1), (1969, 12, 31), (2038, 1, 19), (2106, 2, 7), (2300, 1, 1))
+)
+"""Before 1970, and after what 31 and 32 bits of seconds and 63 bits of nanoseconds reach."""
+
+
+@checks("SNP-8")
+def step_keys_and_times_may_be_far_from_nought(lab: Lab) -> None:
+    run = lab.started(events=len(FAR_TIMES))
+    for through, taken_at in enumerate(FAR_TIMES):
+        run.snapshot(through, dict.fromkeys(FAR_KEYS, "far"), taken_at=taken_at)
+        run.load_with_snapshot(run.token)
     run.look()
 
 
