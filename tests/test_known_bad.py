@@ -71,9 +71,9 @@ def test_a_wrong_adapter_is_found_out(entry, tmp_path, monkeypatch):
         if violation.race is None:  # else it is a story, because more happens than calls
             compile(code, "<counterexample>", "exec")
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-        if violation.race is None and not violation.hang and violation.aspect is not None:
-            if not _in_two_processes(violation):
-                _shows(code, violation)
+        plain = violation.race is None and not violation.hang and violation.aspect is not None
+        if plain and not _in_two_processes(violation):
+            _shows(code, violation)
         if entry.name in ALONE:
             _shows_alone(code, violation)
         if not violation.hang:

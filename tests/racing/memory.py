@@ -13,6 +13,7 @@ from continuum_adapters.operations import operation
 from continuum_conformance.contract import (
     Lease,
     LeaseHeld,
+    LeaseLost,
     RunAlreadyExists,
     RunNotActive,
     RunState,
@@ -179,6 +180,38 @@ class LateReleaseClears(InMemoryJournal):
             self._check_holder(run, lease)
         with self._locked():
             self._end_lease(run)
+
+
+@wrong("LEA-7", "FEN-5", "CON-1")
+class LateReleaseOfTheOwners(InMemoryJournal):
+    """Release checks the holder, then clears the owner's lease, which may be that of the owner come back."""
+
+    @operation
+    def release(self, instance, lease):
+        key = self._key(instance, lease.run_id)
+        with self._locked() as runs:
+            run = self._require_active(runs, key)
+            self._check_holder(run, lease)
+        with self._locked():
+            if run.owner != lease.owner:
+                raise LeaseLost("somebody else has it by now")
+            self._end_lease(run)
+
+
+@wrong("LEA-5", "CON-1")
+class HeartbeatOfTheOwners(InMemoryJournal):
+    """Renew checks the holder, then moves the expiry of the owner's lease, which may be that of the owner come back."""
+
+    @operation
+    def renew(self, instance, lease, ttl):
+        key = self._key(instance, lease.run_id)
+        with self._locked() as runs:
+            run = self._require_active(runs, key)
+            self._check_holder(run, lease)
+        with self._locked():
+            if run.owner != lease.owner:
+                raise LeaseLost("somebody else has it by now")
+            run.expires_at = self._expiry(check_ttl(ttl))
 
 
 @wrong("CON-2", "FEN-5", "CON-1", "APP-6", seen_in="https://github.com/riverqueue/river/issues/1302")

@@ -51,15 +51,13 @@ def one_handle_alone(session: Session) -> str:
 
 def test_name(scenario: Scenario) -> str:
     """The name of the test of a known scenario."""
-    return "race_" + scenario.name.replace(",", "").replace(" ", "_")
+    return "race_" + scenario.name.replace(",", "").replace("'", "").replace(" ", "_")
 
 
 def _classic(scenario: Scenario) -> None:
-    ops = {act.op for acts in scenario.workers.values() for act in acts}
+    ops = {act.operation for acts in scenario.workers.values() for act in acts}
     leases = "leases " if scenario.situation.lease or ops & {"acquire", "renew", "release"} else ""
-    snapshots = (
-        "snapshots" if scenario.situation.snapshot or ops & {"take_snapshot", "take_other_snapshot"} else ""
-    )
+    snapshots = "snapshots" if scenario.situation.snapshot or "take_snapshot" in ops else ""
 
     def body(session: Session, profile: Profile, seed: int, search: Search) -> None:
         _explore_into(session, profile, seed, search, scenario, level_of(session))

@@ -87,7 +87,7 @@ def random_scenario(
     source = random.Random(seed)
     situations = [s for s in SITUATIONS.values() if usable(Scenario("", s, {}), capabilities)]
     situation = source.choice(situations)
-    known = [act for act in acts(capabilities, situation) if not ops or _base(act) in ops]
+    known = [act for act in acts(capabilities, situation) if not ops or act.operation in ops]
     kinds = source.sample(known, min(len(known), source.randint(2, 5))) if known else [Act("load")]
     left = MAX_OPERATIONS
     programs: dict[str, tuple[Act, ...]] = {}
@@ -103,15 +103,11 @@ def random_scenario(
     return Scenario(f"random program {seed}", situation, programs)
 
 
-def _base(act: Act) -> str:
-    return {"append_seq": "append", "take_other_snapshot": "take_snapshot"}.get(act.op, act.op)
-
-
 def _known(
     capabilities: frozenset[str], reach: Reach, ops: frozenset[str], workers: int
 ) -> Iterator[Scenario]:
     for scenario in (*CLASSICS, *all_pairs(capabilities)):
-        used = {_base(act) for mine in scenario.workers.values() for act in mine} - {"load", "get_run"}
+        used = {act.operation for mine in scenario.workers.values() for act in mine} - {"load", "get_run"}
         if (
             usable(scenario, capabilities, reach)
             and len(scenario.workers) <= workers

@@ -95,7 +95,7 @@ class Arranged:
             return None
         token = lease.token if lease is not None else None
         length = len(model.events) if model is not None else 0
-        name = {"append_seq": "append", "take_other_snapshot": "take_snapshot"}.get(act.op, act.op)
+        owner = current.owner if current is not None and act.op == "acquire_again" else f"worker-{worker}"
         event: dict[str, Any] = {"type": f"by-{worker}"}
         if act.op == "append_seq":
             event["seq"] = length
@@ -110,11 +110,12 @@ class Arranged:
             "complete": {"run_id": run.run_id, "result": f"by-{worker}", "lease_token": token},
             "fail": {"run_id": run.run_id, "error": f"by-{worker}", "lease_token": token},
             "get_run": {"run_id": run.run_id},
-            "acquire": {"run_id": run.run_id, "owner": f"worker-{worker}", "ttl": act.ttl},
+            "acquire": {"run_id": run.run_id, "owner": owner, "ttl": act.ttl},
             "renew": {"lease": lease, "ttl": act.ttl},
             "release": {"lease": lease},
         }
-        return Operation(name, {"instance": self.lab.instance, **arguments[name]}, worker)
+        own_arguments = {"instance": self.lab.instance, **arguments[act.operation]}
+        return Operation(act.operation, own_arguments, worker)
 
 
 class _Program:
@@ -326,12 +327,7 @@ def clauses_of(scenario: Scenario) -> tuple[str, ...]:
     """The clauses that a race between these operations breaks when it has no explanation, the closest first."""
     if scenario.clauses:
         return scenario.clauses
-    ops = [
-        {"append_seq": "append", "take_other_snapshot": "take_snapshot"}.get(a.op, a.op)
-        for w in scenario.workers.values()
-        for a in w[:1]
-    ]
-    pair = frozenset(ops)
+    pair = frozenset(act.operation for acts in scenario.workers.values() for act in acts[:1])
     if pair == {"start_run"} or pair == {"acquire"} or pair <= {"complete", "fail"}:
         return ("CON-2", "CON-1")
     if pair == {"append"}:

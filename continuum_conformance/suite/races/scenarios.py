@@ -23,7 +23,8 @@ class Act:
     """One operation of a worker, with its token or lease told by whose it is.
 
     Attributes:
-        op: the operation, or ``append_seq`` for an append with an explicit seq.
+        op: the operation; ``append_seq`` for an append with an explicit seq, ``take_other_snapshot`` for a snapshot
+            that differs, ``acquire_again`` for an acquire by the owner of the present lease.
         token: ``current`` (the present lease's), ``old`` (its predecessor's), ``none``, ``own`` (of the lease
             that this worker acquired just before), or ``-`` where the operation takes none.
         run: 0 for the scenario's run, 1 for another one.
@@ -35,11 +36,19 @@ class Act:
     run: int = 0
     ttl: float = 3600.0
 
+    @property
+    def operation(self) -> str:
+        """The journal's operation that it is."""
+        return _OPERATIONS.get(self.op, self.op)
+
     def __str__(self) -> str:
         token = "" if self.token == "-" else f" ({self.token})"
         other = " of another run" if self.run else ""
         ttl = " for 0 s" if self.op in ("acquire", "renew") and self.ttl == 0 else ""
         return f"{self.op}{ttl}{token}{other}"
+
+
+_OPERATIONS = {"append_seq": "append", "take_other_snapshot": "take_snapshot", "acquire_again": "acquire"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +246,22 @@ CLASSICS: tuple[Scenario, ...] = (
         B=(ACQUIRE, Act("append", "own")),
     ),
     _classic(
+        "late release against its owner's return",
+        "expired",
+        "FEN-5",
+        "LEA-7",
+        A=(Act("release", "current"),),
+        B=(Act("acquire_again"), Act("append", "own")),
+    ),
+    _classic(
+        "heartbeat against its owner's return",
+        "expired",
+        "LEA-5",
+        "CON-1",
+        A=(Act("renew", "current"),),
+        B=(Act("acquire_again"), LOAD),
+    ),
+    _classic(
         "two starts",
         "absent",
         "CON-2",
@@ -377,8 +402,8 @@ def usable(scenario: Scenario, capabilities: frozenset[str], reach: Reach = IN_P
     """Whether an adapter with these capabilities, within this reach of the kit, can be in the scenario."""
     if scenario.one_handle and reach.one_handle:
         return False
-    ops = {act.op for acts_ in scenario.workers.values() for act in acts_}
+    ops = {act.operation for acts_ in scenario.workers.values() for act in acts_}
     if "leases" not in capabilities and (scenario.situation.lease or ops & {"acquire", "renew", "release"}):
         return False
-    needs_snapshots = scenario.situation.snapshot or ops & {"take_snapshot", "take_other_snapshot"}
+    needs_snapshots = scenario.situation.snapshot or "take_snapshot" in ops
     return "snapshots" in capabilities or not needs_snapshots
