@@ -7,17 +7,21 @@ import sqlite3
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
+import psycopg
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the adapters are named as `tests.faulty...`
 
+from continuum_adapters.in_memory import InMemoryHarness, InMemoryJournal
 from continuum_adapters.sqlite import SQLiteHarness
 
 from continuum_conformance.harness import Subject
 from continuum_conformance.harness.subject import PROBE
 from continuum_conformance.suite.check import Plan, judge, preflight, run_check
-from continuum_conformance.suite.lab import Session
+from continuum_conformance.suite.faults.waiting import RowLock
+from continuum_conformance.suite.lab import Lab, Session
 from continuum_conformance.suite.races.again import show_again
 from continuum_conformance.suite.races.levels import level_of
 from continuum_conformance.suite.stores import Stores
@@ -209,3 +213,39 @@ def test_what_the_stores_first_use_shows_once_in_a_while_is_a_remark_and_no_find
 def test_what_the_stores_first_use_shows_again_and_again_is_a_finding():
     with _session("tests.faulty.files:TablesIfThereIsNoFileHarness") as session:
         assert _tested(session, FIRST_USE).violation.clauses == ("CON-1",)
+
+
+@pytest.mark.parametrize("column", ["text", "bytea", "uuid"])
+def test_a_foreign_session_locks_the_rows_of_a_run_however_its_id_is_stored(column):
+    with _session("tests.racing.postgres:ForUpdateHarness") as session:
+        run = Lab(session).run(str(uuid4()))
+        with psycopg.connect(session.subject.dsn, autocommit=True) as connection:
+            connection.execute(f"CREATE TABLE named (id {column})")
+            stored = run.run_id.encode() if column == "bytea" else run.run_id
+            connection.execute(f"INSERT INTO named VALUES (%s::{column})", (stored,))
+        lock = RowLock(session.subject.dsn, run)
+        lock.close()
+    assert lock.locked == 1
+
+
+class RenewsNothing(InMemoryJournal):
+    """It answers, and the expiry stays."""
+
+    def renew(self, instance, lease, ttl):
+        before = self._store.runs.get(self._key(instance, lease.run_id))
+        expires_at = before and before.expires_at
+        super().renew(instance, lease, ttl)
+        before.expires_at = expires_at
+
+
+class UuidsHarness(InMemoryHarness):
+    capabilities = InMemoryHarness.capabilities - {"opaque_run_ids"}
+    journal_class = RenewsNothing
+
+
+def test_what_is_wrong_with_a_lease_replays_where_ids_are_uuids():
+    with _session(f"{__name__}:UuidsHarness") as session:
+        plan = Plan(PROFILES["quick"], seed=0, only=("LEA-5",), first=True)
+        preflight(session)
+        judged = next(j for j in judge(session, plan, run_check(session, plan)) if j.clause.id == "LEA-5")
+    assert (judged.verdict, judged.exact) == ("failed", True)

@@ -22,18 +22,27 @@ class Cancelling:
         struck: whether it was cancelled.
         raised: whether it raised ``CancelledError``.
         answer: what it returned otherwise.
+        beside: what the coroutine beside it returned, or the ``CancelledError`` that it raised.
     """
 
     waits: int = 0
     struck: bool = False
     raised: bool = False
     answer: Any = None
+    beside: Any = None
 
 
-async def cancelled_at(made: Coroutine[Any, Any, T], number: int) -> Cancelling:
+async def cancelled_at(
+    made: Coroutine[Any, Any, T], number: int, beside: Coroutine[Any, Any, Any] | None = None
+) -> Cancelling:
     """Run a coroutine as a task that is cancelled when it gives way to the loop for the ``number``-th time, from 1.
 
     With 0 it is not cancelled. Raises what the coroutine raises, but for ``CancelledError``.
+
+    Args:
+        made: the coroutine.
+        number: where it is cancelled.
+        beside: another one, which begins just after it and is not cancelled; waited for as well.
     """
     found = Cancelling()
 
@@ -61,10 +70,13 @@ async def cancelled_at(made: Coroutine[Any, Any, T], number: int) -> Cancelling:
         return await counted()
 
     task = asyncio.ensure_future(outer())
+    other = asyncio.ensure_future(beside) if beside is not None else None
     try:
         found.answer = await task
     except asyncio.CancelledError:
         if not found.struck:
             raise
         found.raised = True
+    if other is not None:
+        (found.beside,) = await asyncio.gather(other, return_exceptions=True)
     return found

@@ -123,8 +123,15 @@ class Handle:
             return self._outcome_of(error)
         return self._answered(operation, value)
 
-    def cancelled(self, operation: Operation, number: int) -> tuple[Outcome, Cancelling]:
+    def cancelled(
+        self, operation: Operation, number: int, beside: Operation | None = None
+    ) -> tuple[Outcome, Cancelling]:
         """Carry out an operation of an async journal, cancelled where it waits for the ``number``-th time, from 1.
+
+        Args:
+            operation: the operation.
+            number: where it is cancelled.
+            beside: another one, which begins just after it and is not cancelled.
 
         Returns:
             The outcome, which is unknown where it raised ``CancelledError``, and how it came to it.
@@ -133,7 +140,12 @@ class Handle:
             raise TypeError("only an async journal can be cancelled")
         try:
             found: Cancelling = self._runner.run(
-                lambda: cancelled_at(self.direct_async(operation), number), self._subject.limit
+                lambda: cancelled_at(
+                    self.direct_async(operation),
+                    number,
+                    self.direct_async(beside) if beside is not None else None,
+                ),
+                self._subject.limit,
             )
         except Hung as hung:
             self.broken = True

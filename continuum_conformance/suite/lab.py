@@ -366,9 +366,13 @@ class Lab:
         arguments.setdefault("instance", self.instance)
         operation = Operation(name, {key: arguments[key] for key in OPERATIONS[name]}, on)
         outcome: Outcome = self.session.handle(on).call(operation, limit=limit)
+        self.carried_out(operation, outcome)
+        return outcome
+
+    def carried_out(self, operation: Operation, outcome: Outcome) -> None:
+        """Keep a call that a test has made by itself."""
         self.session.statistics["operations"] += 1
         self.steps.append(Step(operation, _kept_outcome(outcome), self._arranging))
-        return outcome
 
     def _advise(self, operation: Operation, outcome: Outcome) -> None:
         unwise = self.session.specification.expect(self.world, operation).unwise
@@ -420,6 +424,12 @@ class Lab:
         if self.steps:
             self.steps[-1] = replace(self.steps[-1], due=self.steps[-1].due or "see above")
         raise self._violation(clauses or self.clauses[:1], message, None)
+
+    def hangs(self, message: str) -> None:
+        """Report that a call did not come back. Raises `Violation`, of the test's first clause."""
+        found = self._violation(self.clauses[:1], message, None)
+        found.hang = True
+        raise found
 
     def count(self, situation: str) -> None:
         """Count that a situation was reached; the report shows the counts."""

@@ -125,9 +125,10 @@ def _concrete(value: Any, tokens: Mapping[int, int], old: str, new: str) -> Any:
     if isinstance(value, Instance):
         return Instance(fresh(value.name))
     if isinstance(value, Lease):
-        return Lease(fresh(value.run_id), fresh(value.owner), _concrete(value.token, tokens, old, new))
+        run_id = _uuid_or(value.run_id, fresh, old, new)
+        return Lease(run_id, fresh(value.owner), _concrete(value.token, tokens, old, new))
     if isinstance(value, Snapshot):
-        return replace(value, run_id=fresh(value.run_id))
+        return replace(value, run_id=_uuid_or(value.run_id, fresh, old, new))
     return _uuid_or(value, fresh, old, new)
 
 

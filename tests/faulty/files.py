@@ -119,6 +119,18 @@ class KeepsEveryFourth(Journal):
         super().close()
 
 
+@wrong("DUR-5", "DUR-2", "DUR-3", "DUR-4")
+class KeepsHeartbeatsInMemory(Journal):
+    """A renewal is kept when something else is: heartbeats come so often."""
+
+    def renew(self, instance, lease, ttl):
+        self._keep = lambda _packed: None
+        try:
+            return super().renew(instance, lease, ttl)
+        finally:
+            del self._keep
+
+
 @wrong("DUR-4", "DUR-2", "ATM-1", seen_in="https://github.com/manufosela/karajan-code/pull/763")
 class WritesInPlace(Journal):
     """Truncates the file and writes it anew: killed in between, there is nothing."""

@@ -8,7 +8,9 @@ import contextlib
 from continuum_adapters.in_memory import InMemoryHarness, InMemoryJournal
 
 from continuum_conformance.contract import JournalUnavailable, RunState
+from continuum_conformance.contract.arguments import check_event
 from continuum_conformance.contract.journal import OPERATIONS
+from continuum_conformance.contract.terms import copy_term
 from tests.bank import Bank
 
 
@@ -158,3 +160,85 @@ class LeavesItsReplyBehind(Journal):
         if error is not None:
             raise error
         return answer
+
+
+class Batches(Journal):
+    """Appends through one handle that come together are written in one go, by the first of them."""
+
+    def __init__(self, clock, *, store, lock):
+        super().__init__(clock, store=store, lock=lock)
+        self._batch = []
+
+    async def append(self, instance, run_id, event, lease_token):
+        checked = check_event(event)[0]
+        arguments = (instance, run_id, copy_term(checked), lease_token)
+        answer = asyncio.get_running_loop().create_future()
+        self._batch.append((arguments, answer))
+        if len(self._batch) == 1:
+            await self._lead()
+        return await answer
+
+    async def _lead(self):
+        raise NotImplementedError
+
+    def _write(self):
+        batch, self._batch = self._batch, []
+        for arguments, answer in batch:
+            if answer.done():
+                continue
+            try:
+                answer.set_result(InMemoryJournal.append(self, *arguments))
+            except Exception as error:
+                answer.set_exception(error)
+
+
+@right
+class TheBatchIsWrittenWhateverComes(Batches):
+    """The first of them may be cancelled; what it has gathered is written all the same."""
+
+    async def _lead(self):
+        try:
+            await asyncio.sleep(0)
+        finally:
+            self._write()
+
+
+@wrong("ATM-5", "ATM-2")
+class TheBatchIsCancelledWithItsFirst(Batches):
+    """The first of them is cancelled, and cancels the others."""
+
+    async def _lead(self):
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            batch, self._batch = self._batch, []
+            for _, answer in batch:
+                answer.cancel()
+            raise
+        self._write()
+
+
+@wrong("ATM-5", "ATM-3")
+class TheBatchIsLeftByItsFirst(Batches):
+    """The first of them is cancelled, and nobody writes what it has gathered, nor anything after it."""
+
+    async def _lead(self):
+        await asyncio.sleep(0)
+        self._write()
+
+
+@wrong("ATM-5", "ATM-2")
+class OneLoadForAll(Journal):
+    """Loads of a run that come together share one, which is cancelled with whoever waits for it."""
+
+    def __init__(self, clock, *, store, lock):
+        super().__init__(clock, store=store, lock=lock)
+        self._loads = {}
+
+    async def load(self, instance, run_id):
+        key = self._key(instance, run_id)
+        shared = self._loads.get(key)
+        if shared is None:
+            shared = self._loads[key] = asyncio.ensure_future(super().load(instance, run_id))
+            shared.add_done_callback(lambda _: self._loads.pop(key, None))
+        return copy_term(await shared)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import posixpath
+import zlib
+
 from continuum_adapters.in_memory import InMemoryJournal
 
 from continuum_conformance.contract import RunState
@@ -133,3 +136,65 @@ class AcquireWritesAnEvent(InMemoryJournal):
         run = self._store.runs[instance.name, run_id]
         run.events.append({"type": "lease_acquired", "seq": len(run.events), "owner": owner})
         return lease
+
+
+@wrong(
+    "ISO-1",
+    message=r"get_run found a (running|completed) run where there is none|but raised RunAlreadyExists",
+)
+class InstanceByItsChecksum(InMemoryJournal):
+    """The column for the instance is a number, so its name's CRC-32 is stored there."""
+
+    def _key(self, instance, run_id):
+        name, checked = super()._key(instance, run_id)
+        return str(zlib.crc32(name.encode())), checked
+
+
+@wrong(
+    "ISO-1",
+    message=r"get_run found a (running|completed) run where there is none|but raised RunAlreadyExists",
+)
+class AFolderForEachInstance(InMemoryJournal):
+    """A run is the file instance/run_id, and a run called `..` is outside."""
+
+    def _key(self, instance, run_id):
+        name, checked = super()._key(instance, run_id)
+        return "", posixpath.normpath(f"/{name.replace('/', '%2F')}/{checked}")
+
+
+@wrong(
+    "RUN-8",
+    message=r"get_run found a (running|completed) run where there is none|but raised RunAlreadyExists",
+)
+class OneKeyOf500(InMemoryJournal):
+    """Both names go into a key of their lengths and themselves, and the column cuts it."""
+
+    def _key(self, instance, run_id):
+        name, checked = super()._key(instance, run_id)
+        return "", f"{len(name)}:{name}{checked}"[:500]
+
+
+@wrong("ISO-1", message=r"the history differs")
+class PayloadsByTheirBeginning(InMemoryJournal):
+    """Large payloads are stored once for all that have one length and one beginning."""
+
+    def append(self, instance, run_id, event, lease_token):
+        super().append(instance, run_id, event, lease_token)
+        stored = self._store.runs[instance.name, run_id].events[-1]
+        payload = stored.get("payload")
+        if type(payload) is str and len(payload) > 4096:
+            blobs = self._store.__dict__.setdefault("blobs", {})
+            stored["payload"] = blobs.setdefault((len(payload), payload[:4096]), payload)
+
+
+@wrong("ISO-2", message=r"get_run found nothing, but the run .* exists and is completed")
+class KeepsAHundredFinishedRuns(InMemoryJournal):
+    """Retention by number: of the finished runs the last hundred stay."""
+
+    def _finish(self, key, token, state, **answer):
+        super()._finish(key, token, state, **answer)
+        with self._store.lock:
+            finished = self._store.__dict__.setdefault("finished", [])
+            finished.append(key)
+            if len(finished) > 100:
+                self._store.runs.pop(finished.pop(0), None)

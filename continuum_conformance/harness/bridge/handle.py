@@ -55,7 +55,12 @@ class ProgramHandle(Handle):
         """Never: it is not async."""
         raise TypeError(f"{operation.name} of a program is no coroutine")
 
-    def cancelled(self, operation: Operation, number: int) -> tuple[Outcome, Cancelling]:  # noqa: ARG002
+    def cancelled(
+        self,
+        operation: Operation,  # noqa: ARG002
+        number: int,  # noqa: ARG002
+        beside: Operation | None = None,  # noqa: ARG002
+    ) -> tuple[Outcome, Cancelling]:
         """Never: it is not async."""
         raise TypeError("only an async journal can be cancelled")
 

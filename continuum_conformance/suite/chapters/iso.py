@@ -87,6 +87,45 @@ def no_two_keys_collide_by_being_joined(lab: Lab, separator: str) -> None:
         run.look()
 
 
+@checks("ISO-1", needs="opaque_run_ids", cases=each(name=("..", ".", "../run", "..\\run", "~", "*", "con")))
+def a_name_that_means_something_to_a_file_system_is_one_like_any_other(lab: Lab, name: str) -> None:
+    first, second, third = lab.run(name, lab.instance), lab.run(name, lab.fresh_instance()), lab.run()
+    for run in (first, second, third):
+        run.start("checkout", run.run_id)
+        run.append()
+    first.complete(1)
+    for run in (first, second, third):
+        run.look()
+
+
+@checks("RUN-8", "ISO-1", needs="opaque_run_ids")
+def the_longest_names_are_told_apart(lab: Lab) -> None:
+    """An instance's and an id's together too, should an adapter make one key of them."""
+    instance = Instance(lab.salt.ljust(255, "i"))
+    first, second = (lab.run(lab.salt.ljust(254, "r") + last, instance) for last in "ab")
+    for run in (first, second):
+        run.get()
+        run.start("checkout", run.run_id[-1])
+        run.append()
+    first.complete(1)
+    for run in (first, second):
+        run.look()
+
+
+MANY_RUNS = 130
+"""Runs: more than are kept where finished ones are thrown away."""
+
+
+@checks("ISO-2")
+def finished_runs_stay_however_many_there_are(lab: Lab) -> None:
+    first = lab.started()
+    first.complete("first")
+    with lab.arranging():
+        for _ in range(MANY_RUNS):
+            lab.started(state=RunState.COMPLETED)
+    first.look()
+
+
 LARGE = 3 * 2**17
 """Characters: what stores keep apart from its row, in a place that has a key of its own."""
 
@@ -100,6 +139,8 @@ def large_terms_of_two_runs_stay_apart(lab: Lab, where: str) -> None:
         run.start("checkout", mark * LARGE)
         run.append({"type": "step", "payload": mark * LARGE})
         run.append({"type": "step", "payload": mark.upper() * LARGE})
+        run.append({"type": "step", "payload": "x" * LARGE + mark})
+        run.append({"type": "step", "payload": "x" * LARGE + mark.upper()})
         if "snapshots" in lab.capabilities:
             run.snapshot(0, {0: mark * LARGE})
     second.complete("c" * LARGE)

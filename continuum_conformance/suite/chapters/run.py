@@ -32,6 +32,9 @@ LEGAL_NAMES = (
 )
 """Names that are legal and awkward."""
 
+SAME_HASH = (("plumless", "buckeroo"), ("Aa", "BB"))
+"""Pairs that have one CRC-32, or one hash as Java's strings have it, whatever stands before them."""
+
 NEAR = (
     ("Run", "run"),
     ("run", "run "),
@@ -54,6 +57,7 @@ NEAR = (
     ("a\\", "a"),
     ("x" * 254 + "y", "x" * 254 + "z"),
     ("\u00e9" * 254 + "y", "\u00e9" * 254 + "z"),
+    *SAME_HASH,
 )
 """Pairs of names that some store takes for one."""
 

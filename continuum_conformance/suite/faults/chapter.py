@@ -17,7 +17,7 @@ from continuum_conformance.suite.faults.running import (
     spread,
     wired,
 )
-from continuum_conformance.suite.lab import SECOND_PROCESS, Lab, RunUnderTest, Session
+from continuum_conformance.suite.lab import HOUR, SECOND_PROCESS, Lab, RunUnderTest, Session
 from continuum_conformance.suite.situations import each
 from continuum_conformance.suite.testing import Profile, Search, Untried, checks
 
@@ -115,11 +115,13 @@ def what_was_acknowledged_outlives_its_client(lab: Lab, last: str) -> None:
 @checks("DUR-5", needs="leases", whole=True)
 def leases_and_tokens_outlive_their_client(lab: Lab) -> None:
     with lab.arranging():
-        live, lapsed, released = (lab.started(events=1) for _ in range(3))
+        live, lapsed, released, renewed = (lab.started(events=1) for _ in range(4))
     live.acquire("alice", on=SECOND_PROCESS)
     lapsed.acquire("alice", ttl=0, on=SECOND_PROCESS)
     released.acquire("alice", on=SECOND_PROCESS)
     released.release(on=SECOND_PROCESS)
+    renewed.acquire("alice", ttl=0, on=SECOND_PROCESS)
+    renewed.renew(ttl=HOUR, on=SECOND_PROCESS)
     stale = lapsed.token
     lab.session.kill()
     lab.struck("clients killed", "worker P is killed (SIGKILL)")
@@ -129,7 +131,8 @@ def leases_and_tokens_outlive_their_client(lab: Lab) -> None:
     lapsed.acquire("bob")
     lapsed.append(token=stale)
     released.acquire("bob")
-    for run in (live, lapsed, released):
+    renewed.acquire("bob")
+    for run in (live, lapsed, released, renewed):
         run.look()
 
 

@@ -7,10 +7,11 @@ from dataclasses import replace
 from types import FrameType
 from typing import Any
 
-from continuum_conformance.model import Kind, Outcome
+from continuum_conformance.model import Kind, Operation, Outcome
 from continuum_conformance.suite.faults.running import Example, Fault, litter, scenarios, spread
-from continuum_conformance.suite.lab import Session
+from continuum_conformance.suite.lab import Lab, Session
 from continuum_conformance.suite.races.levels import own_files
+from continuum_conformance.suite.situations import each
 from continuum_conformance.suite.testing import Profile, Search, checks
 from continuum_conformance.suite.violation import Violation
 
@@ -62,15 +63,15 @@ def run_cancelled(session: Session, fault: Fault) -> tuple[Violation | None, int
 
 def _works_on(session: Session, example: Example) -> Violation | None:
     """Whether the handle goes on working after a call on it was ended, and what the call did is whole."""
-    again = example.read(WORKER)
-    if again.kind is not Kind.VALUE:
-        how = (
-            f"failed with {again.error}: {again.message}"
-            if again.kind is not Kind.HANG
-            else "did not come back"
-        )
-        found = example.violation(f"the next call on the handle {how}", "ATM-5", "ATM-3")
-        return replace(found, hang=again.kind is Kind.HANG)
+    for again in (example.read(WORKER), *example.work(WORKER)):
+        if again.kind is not Kind.VALUE:
+            how = (
+                f"failed with {again.error}: {again.message}"
+                if again.kind is not Kind.HANG
+                else "did not come back"
+            )
+            found = example.violation(f"the next call on the handle {how}", "ATM-5", "ATM-3")
+            return replace(found, hang=again.kind is Kind.HANG)
     found_later = example.judged("ATM-5", "ATM-1")
     if found_later is None and session.subject.dsn is not None and "postgres" in session.subject.needs:
         left = litter(session)
@@ -99,6 +100,40 @@ def a_cancelled_call_is_whole_or_not_at_all(
             return
     if not tried:
         search.result.skipped = "none of its calls ever gives way to the event loop, so none can be cancelled"
+
+
+@checks("ATM-5", "ATM-2", cases=each(what=("append", "load"), number=(1, 2, 3)), when=_is_sync, whole=True)
+def a_call_beside_a_cancelled_one_ends_as_if_alone(lab: Lab, what: str, number: int) -> None:
+    """Two calls are made at once through one handle, and the first is cancelled while it waits."""
+    run, other = lab.started(events=1), lab.started(events=1)
+    event = {"event": {"type": "beside"}, "lease_token": None}
+    mine, beside = (
+        Operation(
+            what, {"instance": lab.instance, "run_id": run_id, **(event if what == "append" else {})}, "A"
+        )
+        for run_id in (run.run_id, other.run_id if what == "append" else run.run_id)
+    )
+    outcome, how = lab.session.handle(WORKER).cancelled(mine, number, beside)
+    if not how.struck:
+        return
+    lab.session.faults["calls cancelled"] += 1
+    lab.carried_out(mine, outcome)
+    if outcome.kind is Kind.HANG:
+        lab.hangs(f"one {what} was cancelled, and it or the one beside it did not come back")
+    if isinstance(how.beside, BaseException):
+        gone = Outcome(
+            Kind.ERROR, error=type(how.beside).__name__, message="nobody had cancelled it", unknown=True
+        )
+        lab.carried_out(beside, gone)
+        lab.fail(f"{what} raised {gone.error}: the one beside it was cancelled, and it was not")
+    lab.carried_out(beside, how.beside)
+    if how.beside.error == "JournalUnavailable":
+        return
+    if how.beside.kind is not Kind.VALUE:
+        lab.fail(f"{what} raised {how.beside.error}, when the one beside it was cancelled")
+    seen = lab.ask("load", run_id=other.run_id if what == "append" else run.run_id, on="B")
+    if seen.kind is Kind.VALUE and len(seen.value) != (2 if what == "append" else 1):
+        lab.fail(f"{what} was answered, and the one beside it cancelled; {len(seen.value)} events are there")
 
 
 class _Interrupt:

@@ -208,6 +208,15 @@ class Example:
         )
         return self.recording.carry_out(asked, self.session.handle(worker).call)
 
+    def work(self, worker: str) -> Iterator[Outcome]:
+        """A worker starts another run and appends to it."""
+        given = {"instance": self.lab.instance, "run_id": self.lab.fresh_run_id()}
+        for asked in (
+            Operation("start_run", {**given, "workflow": "another", "input": None}, worker),
+            Operation("append", {**given, "event": {"type": "step"}, "lease_token": None}, worker),
+        ):
+            yield self.recording.carry_out(asked, self.session.handle(worker).call)
+
     def judged(self, *clauses: str, goes_on: bool = False) -> Violation | None:
         """Look at all there is, and judge it.
 

@@ -94,8 +94,11 @@ class RowLock(_Blocker):
         self._locker.execute("BEGIN")
         for (table,) in self._locker.execute(TABLES).fetchall():
             # The name comes quoted from the catalogue.
-            query = f"SELECT 1 FROM {table} AS t WHERE position(%s in t::text) > 0 FOR UPDATE OF t"
-            self.locked += len(self._locker.execute(query, (run.run_id,)).fetchall())
+            query = (
+                f"SELECT 1 FROM {table} AS t WHERE EXISTS"
+                " (SELECT FROM unnest(%s::text[]) AS n WHERE position(n in t::text) > 0) FOR UPDATE OF t"
+            )
+            self.locked += len(self._locker.execute(query, (_as_stored(run.run_id),)).fetchall())
 
     def let_go(self) -> None:
         """Roll back."""
@@ -105,6 +108,15 @@ class RowLock(_Blocker):
         """Close both connections."""
         self._locker.close()
         super().close()
+
+
+def _as_stored(run_id: str) -> list[str]:
+    """How an id is told by a row that has it: as text, as bytes, or as the 16 bytes of a UUID."""
+    told = [run_id, run_id.encode().hex()]
+    return [*told, run_id.replace("-", "")] if len(run_id) == UUID_LENGTH else told
+
+
+UUID_LENGTH = 36
 
 
 class _Held(_Blocker):
@@ -230,6 +242,10 @@ def a_lease_that_waited_for_a_foreign_lock_gets_its_whole_ttl(lab: Lab, operatio
     def blocked(run: RunUnderTest) -> Iterator[_Blocker | None]:
         blocker = RowLock(str(lab.session.subject.dsn), run)
         try:
+            if not blocker.locked:
+                lab.session.remarks[
+                    "no row names a run, so nobody was made to wait behind a foreign lock"
+                ] += 1
             yield blocker if blocker.locked else None
         finally:
             blocker.close()
