@@ -186,7 +186,7 @@ def an_event_may_have_any_key(lab: Lab, value: Any) -> None:
     run.look()
 
 
-@checks("TRM-1", cases=each(length=(256, 10_000)))
+@checks("TRM-1", "APP-1", cases=each(length=(256, 10_000)))
 def a_type_and_a_key_may_be_long(lab: Lab, length: int) -> None:
     run = lab.started()
     run.append({"type": "t" * length, "k" * length: 0})
