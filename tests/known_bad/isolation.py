@@ -152,7 +152,6 @@ class InstanceByItsChecksum(InMemoryJournal):
 
 @wrong(
     "RUN-8",
-    "ISO-1",
     message=r"get_run found a (running|completed) run where there is none|but raised RunAlreadyExists",
 )
 class AFolderForEachInstance(InMemoryJournal):

@@ -561,7 +561,7 @@ class KeysWithoutDots(_ReadAs):
         return {key.replace("\uff0e", ".") if type(key) is str else key: value for key, value in term.items()}
 
 
-@wrong("APP-1", "TRM-1", message=r"append should have answered None, but raised JournalUnavailable")
+@wrong("APP-1", message=r"append should have answered None, but raised JournalUnavailable")
 class NotifiesWithTheType(InMemoryJournal):
     """Every append sends a notification with the event's type, and those take 8,000 bytes at most."""
 
