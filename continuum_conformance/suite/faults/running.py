@@ -208,8 +208,9 @@ class Example:
         )
         return self.recording.carry_out(asked, self.session.handle(worker).call)
 
-    def work(self, worker: str) -> Iterator[Outcome]:
-        """A worker starts another run and appends to it."""
+    def next_calls(self, worker: str) -> Iterator[Outcome]:
+        """A worker reads the run, starts another one and appends to that."""
+        yield self.read(worker)
         given = {"instance": self.lab.instance, "run_id": self.lab.fresh_run_id()}
         for asked in (
             Operation("start_run", {**given, "workflow": "another", "input": None}, worker),
